@@ -1,0 +1,48 @@
+# `make demo` and `make test` do all the set-up themselves; `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := demo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test soak lint types format clean
+
+help:
+	@echo "make demo    miniature datasets -> shards -> two trained models -> scores and pictures, in $(DEMO)/ (about 10 min)"
+	@echo "make test    all tests"
+	@echo "make soak    the long matrices"
+	@echo "make lint    ruff; make types: mypy; make format: rewrite in place"
+	@echo "make clean   remove $(DEMO)/ and $(VENV)/"
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than 3.11; run: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "error: $(PYTHON) cannot make an environment; on Debian: apt install python3-venv" >&2; exit 1; }
+	@echo "installing into $(VENV) (PyTorch alone is several GB; a few minutes)" >&2
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,dev]'
+	@touch $@
+
+demo: $(READY)
+	@BIN=$(BIN) OUT=$(DEMO) ./demo.sh
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2
+
+soak: $(READY)
+	$(BIN)/python -m pytest -n 2 -m soak
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(DEMO) $(VENV)

@@ -1,0 +1,351 @@
+"""The `hodata` command: parse, call, print. Nothing is decided here, and only here do people get answers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hodata.errors import HodataError
+
+if TYPE_CHECKING:
+    from hodata.build import BuildPlan, BuildReport
+
+EXIT_SKIPPED = 3
+EXIT_INTERRUPTED = 75
+_SHOWN = 12  # how many skipped items the screen lists; the manifest lists all
+
+SOURCES = ("freihand", "egohos", "egohands", "folder", "coco")
+SYNTH_SOURCES = ("freihand", "egohos", "egohands")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="hodata")
+def cli() -> None:
+    """Hand and object segmentation datasets, as their authors ship them, into one kind of WebDataset shard.
+
+    \b
+    A first round, without any download:
+      hodata synth   --out demo/raw
+      hodata build   --source egohos --root demo/raw/egohos --out demo/shards
+      hodata inspect demo/shards --sheet sheet.png
+    """
+
+
+@cli.command()
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder for the miniatures; made if missing."
+)
+@click.option("--source", type=click.Choice([*SYNTH_SOURCES, "all"]), default="all", show_default=True)
+@click.option("--frames", type=click.IntRange(1), default=600, show_default=True, help="Pictures per dataset, about.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=None, help="Processes.  [default: processors]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def synth(out: Path, source: str, frames: int, seed: int, workers: int | None, as_json: bool) -> None:
+    """Write miniature datasets in their native layouts, drawn by a program.
+
+    They have the folders, file names and label ids of the real ones, so everything can be tried before a download
+    has finished. Nothing in them comes from the real datasets.
+    """
+    from hodata.build import default_workers
+    from hodata.synth.miniatures import write_miniatures
+
+    names = SYNTH_SOURCES if source == "all" else (source,)
+    with _progress("drawing", "pictures") as progress:
+        facts = write_miniatures(out, names, frames, seed, workers or default_workers(), progress)
+    if as_json:
+        _print_json(facts)
+        return
+    for name in names:
+        click.echo(f"{out / name}: build it with  hodata build --source {name} --root {out / name} --out shards/")
+
+
+@cli.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def detect(path: Path, as_json: bool) -> None:
+    """Say which dataset a folder holds, and for every other format why it is not that one."""
+    from hodata.sources import detect_all
+
+    if not path.is_dir():
+        raise HodataError(f"{path}: {'is not a folder' if path.exists() else 'does not exist'}")
+    found = detect_all(path)
+    if as_json:
+        _print_json(
+            {name: {"matched": d.matched, "reason": d.reason, "version": d.version} for name, d in found.items()}
+        )
+    else:
+        for name, detection in sorted(found.items(), key=lambda item: not item[1].matched):
+            click.echo(f"{'yes' if detection.matched else 'no ':3}  {name:9} {detection.reason}")
+    if not any(detection.matched for detection in found.values()):
+        below = [folder for folder in sorted(path.iterdir()) if folder.is_dir()]
+        for folder in below:
+            names = [name for name, detection in detect_all(folder).items() if detection.matched]
+            if names:
+                raise HodataError(f"{path}: holds no known dataset itself, but {folder} is {', '.join(names)}")
+        raise HodataError(f"{path}: holds no known dataset; give the folder that the archive unpacked to")
+
+
+@cli.command()
+@click.option("--source", required=True, type=click.Choice(SOURCES), help="Which dataset; ask `hodata detect`.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the shards; made if missing.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    help="The raw dataset.  [default: $HODATA_ROOT/<source>, then ./datasets/<source>]",
+)
+@click.option("--name", help="File prefix and name in every table.  [default: the source's name]")
+@click.option(
+    "--split-policy",
+    type=click.Choice(["clean", "official", "group"]),
+    default="clean",
+    show_default=True,
+    help="clean: official test recordings, nothing of them in training. official: as published, leaks and all. "
+    "group: drawn by recording.",
+)
+@click.option("--workers", type=click.IntRange(1), default=None, help="Processes.  [default: processors]")
+@click.option("--samples-per-shard", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("--limit", type=click.IntRange(1), default=None, help="At most so many samples, spread over the dataset.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="What to do with a sample that cannot be converted: stop, or list it and go on (exit 3).",
+)
+@click.option("--max-errors", type=click.IntRange(0), default=None, help="With skip: stop after more errors than this.")
+@click.option("--overwrite", is_flag=True, help="Replace a build of this name that another plan made.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def build(
+    source: str,
+    out: Path,
+    root: Path | None,
+    name: str | None,
+    split_policy: str,
+    workers: int | None,
+    samples_per_shard: int,
+    limit: int | None,
+    dry_run: bool,
+    on_error: str,
+    max_errors: int | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Convert one raw dataset into shards. A build that was stopped goes on when the same command is run again.
+
+    \b
+    hodata build --source egohos --root ~/data/egohos --out shards/
+    """
+    from hodata.build import BuildOptions, default_workers, make_plan
+    from hodata.build import build as run_build
+    from hodata.sources import find_root, source_class
+
+    dataset = source_class(source)(find_root(source, root))
+    options = BuildOptions(
+        name=name or dataset.default_name,
+        split_policy=split_policy,
+        samples_per_shard=samples_per_shard,
+        limit=limit or 0,
+        on_error=on_error,
+        max_errors=-1 if max_errors is None else max_errors,
+        overwrite=overwrite,
+        workers=workers or default_workers(),
+    )
+    plan = make_plan(dataset, options)
+    if dry_run:
+        _print_plan(plan, out, as_json)
+        return
+    try:
+        with _progress(f"building {options.name}", "samples") as progress:
+            report = run_build(dataset, out, options, plan=plan, progress=progress)
+    except KeyboardInterrupt:
+        click.echo("\ninterrupted: finished shards are kept; run the same command again to go on", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    if as_json:
+        _print_json(report.to_json())
+    else:
+        _print_report(report)
+    if report.left_out:
+        sys.exit(EXIT_SKIPPED)
+
+
+@cli.command()
+@click.argument("shards", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Write a contact sheet (PNG).")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a self-contained page.")
+def inspect(shards: Sequence[str], as_json: bool, sheet: Path | None, html: Path | None) -> None:
+    """Show what is in SHARDS: files, folders or quoted globs.
+
+    \b
+    hodata inspect shards/ --sheet sheet.png --html shards.html
+    """
+    from hodata.report import contact_sheet, html_page, inspect_summary, inspect_tables
+    from hodata.shards.reader import ShardIndex
+
+    index = ShardIndex.open(shards)
+    summary = inspect_summary(index)
+    if as_json:
+        _print_json(summary)
+    else:
+        from rich.console import Console
+
+        console = Console()
+        for table in inspect_tables(summary):
+            console.print(table)
+    for name in index.incomplete:
+        click.echo(f"note: the build {name!r} is not complete (no {name}.manifest.json); run it again", err=True)
+    if sheet:
+        contact_sheet(index, None, sheet)
+        click.echo(f"contact sheet: {sheet}", err=True)
+    if html:
+        html_page(index, html)
+        click.echo(f"page: {html}", err=True)
+
+
+@cli.command()
+@click.argument("shards", nargs=-1, required=True)
+@click.option("--full", is_flag=True, help="Every byte, every image decoded, every label id.")
+@click.option("--workers", type=click.IntRange(1), default=None, help="Processes.  [default: processors]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def verify(shards: Sequence[str], full: bool, workers: int | None, as_json: bool) -> None:
+    """Check SHARDS against their index and manifest; exit 1 if anything is wrong.
+
+    Without --full it promises file sizes, the index and the table of members, and no more.
+    """
+    from hodata.build import default_workers
+    from hodata.shards.verify import verify as run_verify
+
+    with _progress("verifying", "shards") as progress:
+        result = run_verify(shards, full=full, workers=workers or default_workers(), progress=progress)
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        for problem in result.problems:
+            place = " ".join(
+                part
+                for part in (problem.shard, problem.key, f"at {problem.offset}" if problem.offset >= 0 else "")
+                if part
+            )
+            click.echo(f"{place}: {problem.what}")
+        checked = "every byte, image and label id" if full else "sizes, index and member table (--full checks the rest)"
+        verdict = "ok" if result.ok else f"{len(result.problems)} problems"
+        click.echo(f"{verdict}: {result.samples:,} samples; checked {checked}")
+    if not result.ok:
+        sys.exit(1)
+
+
+def _print_plan(plan: BuildPlan, out: Path, as_json: bool) -> None:
+    if as_json:
+        listed = [{"shard": s.shard, "split": s.split, "samples": len(s.records)} for s in plan.shards]
+        _print_json({"plan": plan.description, "shards": listed, "leaks": plan.leaks, "notes": plan.notes})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"plan for {out / plan.name}-*.tar (nothing was written)")
+    for column, justify in (("split", "left"), ("samples", "right"), ("groups", "right"), ("shards", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for split in ("train", "val", "test"):
+        shards = [shard for shard in plan.shards if shard.split == split]
+        groups = {record.group for shard in shards for record in shard.records}
+        table.add_row(split, f"{sum(len(s.records) for s in shards):,}", f"{len(groups):,}", f"{len(shards):,}")
+    Console().print(table)
+    _print_left_out(plan.left_out, plan.notes, "")
+
+
+def _print_report(report: BuildReport) -> None:
+    parts = ", ".join(f"{split} {count:,} ({report.groups[split]:,} groups)" for split, count in report.samples.items())
+    reused = f", {report.reused_shards} of them already there" if report.reused_shards else ""
+    click.echo(f"{report.name}: {parts}; {report.shards} shards, {report.bytes / 1e6:,.1f} MB{reused}")
+    _print_left_out(report.left_out, report.notes, f"{report.folder}/{report.name}.manifest.json lists all")
+    click.echo(f"next: hodata inspect '{report.folder}/{report.name}-*.tar' --sheet sheet.png", err=True)
+
+
+def _print_left_out(left_out: Sequence[Any], notes: Sequence[str], rest: str) -> None:
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+    if left_out:
+        click.echo(f"left out: {len(left_out):,}", err=True)
+        for item in left_out[:_SHOWN]:
+            click.echo(f"  {item.what}: {item.why}", err=True)
+        if len(left_out) > _SHOWN:
+            click.echo(f"  ... and {len(left_out) - _SHOWN:,} more {f'({rest})' if rest else ''}", err=True)
+
+
+def _print_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@contextmanager
+def _progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with rate and time left on a terminal; plain lines otherwise. Both on stderr."""
+    import time
+
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(f"{unit}  {{task.fields[rate]}}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(what, total=None, rate="")
+            start, first = time.monotonic(), -1
+
+            def show(done: int, total: int) -> None:
+                nonlocal first
+                first = done if first < 0 else first
+                seconds = time.monotonic() - start
+                rate = f"{(done - first) / seconds:,.0f}/s" if seconds > 0.5 and done > first else ""
+                bar.update(task, completed=done, total=total, rate=rate)
+
+            yield show
+        return
+    start, last, first = time.monotonic(), time.monotonic(), -1
+
+    def line(done: int, total: int) -> None:
+        nonlocal last, first
+        first = done if first < 0 else first
+        now = time.monotonic()
+        if now - last < 10 and done < total:
+            return
+        last = now
+        rate = (done - first) / max(now - start, 1e-9)
+        left = f", {(total - done) / rate:,.0f} s left" if rate > 0 and done < total else ""
+        click.echo(f"{what}: {done:,} of {total:,} {unit}, {rate:,.0f}/s{left}", err=True)
+
+    yield line
+
+
+def main() -> None:
+    """Entry point: errors that a user can cure are printed without a traceback, exit 1."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except HodataError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

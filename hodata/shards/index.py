@@ -1,0 +1,213 @@
+"""The index beside a shard: one Parquet row per sample, which commits the tar and makes it random-access."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hodata.errors import ShardError
+from hodata.labels import HANDS, LABELS
+from hodata.sample import Record, Sample
+from hodata.shards import FORMAT_VERSION
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MEMBERS = ("image", "mask", "json")
+_METADATA_KEY = b"hodata"
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where one member's bytes lie in the tar."""
+
+    offset: int
+    size: int
+    crc32: int
+
+
+@dataclass(frozen=True)
+class TarFacts:
+    """What a finished tar must be."""
+
+    name: str
+    bytes: int
+    sha256: str
+    samples: int
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """The metadata of an index file.
+
+    Args:
+        name: the build's name, which is the file prefix and the source's name in every table.
+        plan_hash: sha256 of the plan that the tars were written from.
+        plan: what the plan depends on, readable, so that another plan's difference can be named.
+        meanings: `Meaning.to_json` of every meaning the rows refer to.
+        tars: the tars whose rows follow, in order.
+        left_out: samples of these tars that were skipped: [{what, why}].
+    """
+
+    name: str
+    plan_hash: str
+    plan: Mapping[str, Any]
+    meanings: Sequence[Mapping[str, Any]]
+    tars: Sequence[TarFacts]
+    left_out: Sequence[Mapping[str, str]] = field(default_factory=tuple)
+    format_version: int = FORMAT_VERSION
+
+
+def schema() -> pa.Schema:
+    """The columns of an index. Never null: what is unknown is an empty string or list, or -1."""
+    import pyarrow as pa
+
+    text = ["key", "source", "split", "subset", "group", "recording", "sequence"]
+    columns: list[tuple[str, pa.DataType]] = [(name, pa.string()) for name in text]
+    columns += [("frame", pa.int64())]
+    columns += [(name, pa.string()) for name in ("camera", "instant", "subject", "view")]
+    columns += [
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("shard", pa.string()),
+        ("image_kind", pa.string()),
+    ]
+    for member in MEMBERS:
+        columns += [
+            (f"{member}_offset", pa.int64()),
+            (f"{member}_size", pa.int64()),
+            (f"{member}_crc32", pa.uint32()),
+        ]
+    columns += [("meaning", pa.string()), ("mask_origin", pa.string())]
+    columns += [(f"pixels_{label.label_name}", pa.int32()) for label in LABELS]
+    columns += [
+        ("hand_boxes", pa.list_(pa.list_(pa.int32()))),
+        ("objects", pa.list_(pa.string())),
+        ("held", pa.bool_()),
+        ("visible_fraction_hand", pa.float32()),
+        ("visible_fraction_object", pa.float32()),
+    ]
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns])
+
+
+def index_row(
+    sample: Sample,
+    record: Record,
+    *,
+    key: str,
+    source: str,
+    split: str,
+    shard: str,
+    members: Mapping[str, Member],
+) -> dict[str, Any]:
+    """The row of one written sample."""
+    counts = np.bincount(sample.mask.ravel(), minlength=256)
+    height, width = sample.mask.shape
+    hands = [item for item in sample.instances if item.label in HANDS and item.area]
+    things = [item for item in sample.instances if item.label not in HANDS and item.area]
+    row: dict[str, Any] = {
+        "key": key,
+        "source": source,
+        "split": split,
+        "subset": record.subset,
+        "group": record.group,
+        "recording": record.recording,
+        "sequence": record.sequence,
+        "frame": record.frame,
+        "camera": sample.camera.id or record.camera,
+        "instant": record.instant,
+        "subject": record.subject,
+        "view": record.view,
+        "width": width,
+        "height": height,
+        "shard": shard,
+        "image_kind": sample.image_kind,
+        "meaning": sample.meaning,
+        "mask_origin": record.mask_origin,
+        "hand_boxes": [item.box for item in hands],
+        "objects": [item.name for item in sample.objects],
+        "held": any(item.held for item in sample.objects),
+        "visible_fraction_hand": max((item.visible_fraction for item in hands), default=-1.0),
+        "visible_fraction_object": max((item.visible_fraction for item in things), default=-1.0),
+    }
+    for name, member in members.items():
+        row |= {f"{name}_offset": member.offset, f"{name}_size": member.size, f"{name}_crc32": member.crc32}
+    row |= {f"pixels_{label.label_name}": int(counts[label]) for label in LABELS}
+    return row
+
+
+def write_index(path: Path, rows: Sequence[Mapping[str, Any]] | pa.Table, info: IndexInfo) -> None:
+    """Write rows and metadata to `path`: temporary name, fsync, rename."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema())
+    metadata = json.dumps(asdict(info), sort_keys=True, separators=(",", ":"))
+    table = table.cast(schema()).replace_schema_metadata({_METADATA_KEY: metadata})
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            pq.write_table(table, file, compression="zstd")
+            sync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_index(path: Path) -> tuple[pa.Table, IndexInfo]:
+    """Rows and metadata of an index.
+
+    Raises:
+        ShardError: not an index, damaged, or of a newer format version.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, memory_map=False)
+    except FileNotFoundError:
+        raise ShardError(f"{path}: no such index; the shard beside it was not finished, run the build again") from None
+    except (pa.ArrowException, OSError) as error:
+        raise ShardError(f"{path}: cannot be read as an index ({error}); delete it and run the build again") from error
+    return table, _parse_info(path, table.schema.metadata)
+
+
+def read_info(path: Path) -> IndexInfo:
+    """Only the metadata of an index, without its rows; raises as `read_index`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return _parse_info(path, pq.read_schema(path).metadata)
+    except (pa.ArrowException, OSError) as error:
+        raise ShardError(f"{path}: cannot be read as an index ({error}); delete it and run the build again") from error
+
+
+def _parse_info(path: Path, metadata: Mapping[bytes, bytes] | None) -> IndexInfo:
+    try:
+        data = json.loads((metadata or {})[_METADATA_KEY])
+        version = data["format_version"]
+    except (KeyError, ValueError, TypeError):
+        raise ShardError(f"{path}: is a Parquet file, but not an index of hodata") from None
+    if version != FORMAT_VERSION:
+        raise ShardError(
+            f"{path}: format version is {version}, this program reads {FORMAT_VERSION}; "
+            "build the shards again or use the program that wrote them"
+        )
+    try:
+        data["tars"] = tuple(TarFacts(**tar) for tar in data["tars"])
+        return IndexInfo(**data)
+    except (KeyError, TypeError) as error:
+        raise ShardError(f"{path}: its metadata lacks a field ({error}); build the shards again") from error
+
+
+def sync(file_descriptor: int) -> None:
+    """Flush a file to the disk before it is renamed into place."""
+    os.fsync(file_descriptor)

@@ -1,0 +1,37 @@
+"""`<name>.manifest.json`: written last, it says that a build is complete, and everything about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hodata.errors import ShardError
+from hodata.shards.index import sync
+
+
+def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Write atomically. The same build gives the same bytes: no time, host or absolute path belongs in it."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(manifest, file, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            sync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Raises ShardError when the file is not a manifest."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ShardError(f"{path}: cannot be read as a manifest ({error}); run the build again") from error
+    if not isinstance(manifest, dict) or "format_version" not in manifest:
+        raise ShardError(f"{path}: is not a manifest of hodata; run the build again")
+    return manifest

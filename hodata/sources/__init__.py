@@ -1,0 +1,74 @@
+"""The registry of dataset sources, and finding a dataset's folder."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+
+from hodata.errors import SourceError
+from hodata.sources.base import Detection, Source
+
+# name -> (module, class): imported on use, so that `hodata --help` stays fast.
+_REGISTRY = {
+    "freihand": ("hodata.sources.freihand", "FreiHand"),
+    "egohos": ("hodata.sources.egohos", "EgoHOS"),
+    "egohands": ("hodata.sources.egohands", "EgoHands"),
+    "folder": ("hodata.sources.folder", "Folder"),
+    "coco": ("hodata.sources.coco", "Coco"),
+}
+SOURCE_NAMES = tuple(_REGISTRY)
+
+
+def source_class(name: str) -> type[Source]:
+    """The class of the source called `name`; raises SourceError with all names."""
+    try:
+        module, attribute = _REGISTRY[name]
+    except KeyError:
+        raise SourceError(f"unknown source {name!r}; known: {', '.join(SOURCE_NAMES)}") from None
+    found: type[Source] = getattr(import_module(module), attribute)
+    return found
+
+
+def detect_all(path: Path) -> dict[str, Detection]:
+    """What every source says of a folder."""
+    return {name: source_class(name).detect(path) for name in SOURCE_NAMES}
+
+
+def find_root(name: str, root: Path | None) -> Path:
+    """The folder of a dataset: `root`, or one of the default places; one level down is searched.
+
+    Raises:
+        SourceError: nothing there is this dataset; the message says where it looked and what was missed.
+    """
+    source = source_class(name)
+    places = [root] if root is not None else default_places(name)
+    looked: list[str] = []
+    for place in places:
+        if not place.exists():
+            looked.append(f"  {place}: does not exist")
+            continue
+        if not place.is_dir():
+            looked.append(f"  {place}: is not a folder")
+            continue
+        below = sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
+        for folder in (place, *below):
+            if source.detect(folder).matched:
+                return folder
+        looked.append(f"  {place}: {source.detect(place).reason}")
+        looked += [f"    is {other}: try --source {other}" for other in _others(place, name)]
+    if root is None:
+        cure = f"give --root DIR, or set HODATA_ROOT to the folder that holds {name}/"
+    else:
+        cure = f"give the folder that holds {source.title}'s files, or ask `hodata detect {places[0]}`"
+    raise SourceError(f"no {source.title} dataset found; looked in\n" + "\n".join(looked) + f"\n{cure}")
+
+
+def default_places(name: str) -> list[Path]:
+    """`$HODATA_ROOT/<name>`, then `./datasets/<name>`."""
+    home = os.environ.get("HODATA_ROOT", "")
+    return [Path(home) / name, Path("datasets") / name] if home else [Path("datasets") / name]
+
+
+def _others(place: Path, name: str) -> list[str]:
+    return [other for other in SOURCE_NAMES if other != name and source_class(other).detect(place).matched]

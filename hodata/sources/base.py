@@ -1,0 +1,120 @@
+"""What every dataset source offers: detect, scan, load, and its facts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from hodata.labels import Meaning
+from hodata.sample import Record, Sample
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Whether a folder holds a dataset: `matched`, and for people the evidence or what was missing."""
+
+    matched: bool
+    reason: str
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Something that a build does not contain, and why; listed in the manifest and on the screen."""
+
+    what: str
+    why: str
+
+
+@dataclass
+class Scan:
+    """What a scan found. `left_out` names what the raw folder lacks or what cannot be used, sorted."""
+
+    records: list[Record]
+    left_out: list[LeftOut] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SplitRules:
+    """How a dataset's own subsets become train, val and test (DESIGN section 5).
+
+    Args:
+        official: the dataset's own word -> train, val or test, as its authors published it.
+        clean_test: subsets made of whole recordings, which stay the test set under `clean`.
+        redraw_test: under `clean`, draw test groups from the rest as well (EgoHOS, whose in-domain test is a random
+            sample of the training videos' frames).
+    """
+
+    official: Mapping[str, str]
+    clean_test: frozenset[str] = frozenset()
+    redraw_test: bool = False
+
+
+class Source(ABC):
+    """One dataset as its authors ship it. Quirks of a dataset live in its class and nowhere else.
+
+    A source is made in the parent process and pickled to the workers: keep its state small (paths, options).
+
+    Args:
+        root: the dataset's folder.
+
+    Raises:
+        SourceError: `root` is not this dataset; the message names the file that was missed.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    licence: ClassVar[str]
+    citation: ClassVar[str]
+    url: ClassVar[str] = ""
+    version: str = ""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    @property
+    def default_name(self) -> str:
+        """The build's name where the user gives none; `[a-z0-9_]+`."""
+        return self.name
+
+    @classmethod
+    @abstractmethod
+    def detect(cls, root: Path) -> Detection:
+        """Look at a few names under `root`; never decode anything. Never raises on a wrong folder."""
+
+    @property
+    @abstractmethod
+    def meanings(self) -> tuple[Meaning, ...]:
+        """The meanings that this source's samples refer to by name."""
+
+    @property
+    @abstractmethod
+    def split_rules(self) -> SplitRules: ...
+
+    @abstractmethod
+    def scan(self) -> Scan:
+        """List every sample, in any order, without decoding an image."""
+
+    @abstractmethod
+    def load(self, record: Record) -> Sample:
+        """Read one sample.
+
+        Raises:
+            SampleError: a file is missing, damaged, or contradicts another one.
+        """
+
+    def options(self) -> dict[str, str]:
+        """What, besides the files, decides the result; part of the plan and shown in the manifest."""
+        return {}
+
+
+def files_with(folder: Path, *suffixes: str) -> Iterator[Path]:
+    """Files directly in `folder` with one of the suffixes (case-insensitive), sorted by name; hidden ones skipped."""
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in suffixes and not path.name.startswith("."):
+                yield path

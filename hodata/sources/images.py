@@ -1,0 +1,107 @@
+"""Reading image and mask files that came from anywhere: bounded in size, decoded whole, errors in words."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hodata.errors import SampleError
+
+MAX_PIXELS = 128_000_000
+MAX_BYTES = 512 * 2**20
+_KINDS = {"JPEG": "jpg", "PNG": "png"}
+EXIF_ORIENTATION = 0x0112
+
+
+def read_image(path: Path, where: str) -> tuple[bytes, str, tuple[int, int]]:
+    """The bytes of an image file, checked by decoding them once.
+
+    Args:
+        path: the file.
+        where: how error messages call it.
+
+    Returns:
+        bytes as shipped; `jpg` or `png` by content, not by name; (width, height).
+
+    Raises:
+        SampleError: missing, truncated, too large, of another format, or rotated by EXIF.
+    """
+    from PIL import Image
+
+    data = _read(path, where)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            kind = _KINDS.get(image.format or "")
+            size = image.size
+            if kind is None:
+                raise SampleError(where, f"is a {image.format} image; only JPEG and PNG can be stored as shipped")
+            if size[0] * size[1] > MAX_PIXELS:
+                raise SampleError(where, f"has {size[0]}x{size[1]} pixels, over the limit of {MAX_PIXELS:,}")
+            orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+            if orientation not in (0, 1):
+                raise SampleError(
+                    where,
+                    f"EXIF orientation is {orientation}: viewers turn it, decoders for training do not, so image and "
+                    "mask may disagree; turn the pixels once (`exiftran -ai FILE`) and check the mask",
+                )
+            image.load()
+    except SampleError:
+        raise
+    except Exception as error:  # Pillow raises many kinds on hostile bytes
+        raise SampleError(where, f"cannot be decoded ({error}); copy or download the file again") from error
+    return data, kind, size
+
+
+def read_mask(path: Path, where: str) -> NDArray[np.uint8]:
+    """The pixels of a mask file: uint8 [H, W], or [H, W, 3] where it is a colour image. Palette ids are kept.
+
+    Raises:
+        SampleError: missing, truncated, too large, or not an 8-bit image.
+    """
+    from PIL import Image
+
+    data = _read(path, where)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.size[0] * image.size[1] > MAX_PIXELS:
+                raise SampleError(where, f"has {image.size[0]}x{image.size[1]} pixels, over the limit")
+            if image.mode == "1":
+                return np.asarray(image.convert("L"))
+            if image.mode in ("L", "P", "RGB"):
+                return np.asarray(image)
+            if image.mode in ("LA", "RGBA"):
+                return np.asarray(image)[..., : 1 if image.mode == "LA" else 3].squeeze()
+            if image.mode in ("I", "I;16", "I;16B", "I;16L"):
+                wide = np.asarray(image).astype(np.int64)
+                if wide.min() < 0 or wide.max() > 255:
+                    raise SampleError(where, f"holds ids up to {wide.max()}; masks store 8-bit ids")
+                return wide.astype(np.uint8)
+            raise SampleError(where, f"has Pillow mode {image.mode}; a mask is an 8-bit image of ids")
+    except SampleError:
+        raise
+    except Exception as error:
+        raise SampleError(where, f"cannot be decoded ({error}); copy or download the file again") from error
+
+
+def require_size(mask: NDArray[np.uint8], size: tuple[int, int], where: str, image: str) -> None:
+    """Raise `SampleError` unless mask [H, W, ...] has the image's (width, height)."""
+    height, width = mask.shape[:2]
+    if (width, height) != size:
+        raise SampleError(where, f"mask is {width}x{height}, its image {image} is {size[0]}x{size[1]}")
+
+
+def _read(path: Path, where: str) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise SampleError(where, f"is {size:,} bytes long, over the limit of {MAX_BYTES:,}")
+        if size == 0:
+            raise SampleError(where, "is empty (0 bytes); copy or download the file again")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise SampleError(where, "does not exist") from None
+    except OSError as error:
+        raise SampleError(where, f"cannot be read ({error.strerror or error})") from error

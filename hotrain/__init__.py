@@ -1,0 +1,1 @@
+"""Training of hand and object segmentation on hodata shards."""

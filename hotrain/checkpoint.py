@@ -1,0 +1,197 @@
+"""A run's folder and its checkpoints.
+
+    RUN/checkpoints/<position>/   weights.safetensors, optimizer.pt, run.json: renamed into place when complete
+    RUN/best.json                 which of them scored best on the validation samples, and how
+
+Weights have torchvision's own names. Nothing in a checkpoint is ever run: optimizer state is read with
+`weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hodata.labels import TASKS, Task
+from hotrain.errors import CheckpointError
+
+CHECKPOINT_VERSION = 1
+_NEEDED = ("checkpoint_version", "position", "task", "classes", "model", "input_rule", "mean", "std")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint: its folder and the facts in run.json."""
+
+    path: Path
+    facts: Mapping[str, Any]
+
+    @property
+    def position(self) -> int:
+        return int(self.facts["position"])
+
+    @property
+    def task(self) -> Task:
+        """The task as this program knows it; raises CheckpointError where that has other classes."""
+        task = TASKS.get(self.facts["task"])
+        if task is None or list(task.classes) != self.facts["classes"]:
+            raise CheckpointError(
+                f"{self.path}: task is {self.facts['task']!r} with classes {self.facts['classes']}, "
+                f"this program has {list(task.classes) if task else 'no such task'}; use the program that trained it"
+            )
+        return task
+
+    def weights(self) -> dict[str, Tensor]:
+        """The state dict, on the CPU."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(self.path / "weights.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{self.path}/weights.safetensors: cannot be read ({error})") from error
+
+    def optimizer(self) -> dict[str, Any]:
+        """The optimizer's state, on the CPU."""
+        try:
+            state: dict[str, Any] = torch.load(self.path / "optimizer.pt", map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load raises many kinds on bytes that are something else
+            raise CheckpointError(f"{self.path}/optimizer.pt: cannot be read ({error})") from error
+        return state
+
+    def require(self, **expected: Any) -> None:
+        """Raise CheckpointError unless these facts are as expected; the message names field, found and expected."""
+        for field, value in expected.items():
+            found = self.facts.get(field)
+            if found != value:
+                raise CheckpointError(
+                    f"{self.path}: cannot go on from here: {field} is {found!r} in the checkpoint, this run has "
+                    f"{value!r}; resume with the same shards and options, or start anew from it with --init"
+                )
+
+
+def save(
+    run: Path, *, position: int, weights: Mapping[str, Tensor], optimizer: Mapping[str, Any], facts: Mapping[str, Any]
+) -> Path:
+    """Write a checkpoint; an interrupted write leaves nothing that looks like one.
+
+    Args:
+        run: the run's folder.
+        position: positions of the run that the weights have seen; names the folder.
+        weights: state dict.
+        optimizer: its state dict.
+        facts: what run.json holds besides the version and the position.
+
+    Returns:
+        the checkpoint's folder.
+    """
+    from safetensors.torch import save_file
+
+    final = run / "checkpoints" / f"{position:010d}"
+    partial = final.with_name(f".{final.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in weights.items()},
+            partial / "weights.safetensors",
+        )
+        torch.save(optimizer, partial / "optimizer.pt")
+        _write_json(partial / "run.json", {"checkpoint_version": CHECKPOINT_VERSION, "position": position, **facts})
+        for file in partial.iterdir():
+            _sync(file)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise CheckpointError(f"{final}: cannot be written ({error.strerror or error}); is the disk full?") from error
+    if final.exists():  # one position has one state: what is there is the same, and whole
+        shutil.rmtree(partial)
+        return final
+    partial.rename(final)
+    _sync(final.parent)
+    return final
+
+
+def mark_best(run: Path, checkpoint: Path, score: Mapping[str, Any]) -> None:
+    """Note that `checkpoint` is the best one of the run so far."""
+    partial = run / ".best.json.partial"
+    _write_json(partial, {"checkpoint": checkpoint.name, "score": dict(score)})
+    partial.replace(run / "best.json")
+
+
+def remove_old(run: Path) -> None:
+    """Keep the last checkpoint and the best one."""
+    found = _checkpoints(run)
+    keep = {found[-1].name if found else "", _best_name(run)}
+    for path in found:
+        if path.name not in keep:
+            shutil.rmtree(path)
+
+
+def find(path: Path, *, which: str = "best") -> Checkpoint:
+    """Open a checkpoint.
+
+    Args:
+        path: a run's folder, or one checkpoint's.
+        which: of a run: `best` (the last one where none was marked) or `last`.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged or of another version.
+    """
+    if (path / "run.json").is_file():
+        return _open(path)
+    found = _checkpoints(path)
+    if not found:
+        raise CheckpointError(
+            f"{path}: holds no checkpoint; give the folder that `hotrain fit --out` wrote, or one of its checkpoints"
+        )
+    best = path / "checkpoints" / (_best_name(path) or "-")
+    return _open(best if which == "best" and best.is_dir() else found[-1])
+
+
+def _open(path: Path) -> Checkpoint:
+    try:
+        facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        missing = [name for name in _NEEDED if name not in facts]
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}/run.json: cannot be read ({error})") from error
+    if missing:
+        raise CheckpointError(f"{path}/run.json: lacks {', '.join(missing)}; it is no checkpoint of hotrain")
+    if facts["checkpoint_version"] != CHECKPOINT_VERSION:
+        raise CheckpointError(
+            f"{path}: checkpoint_version is {facts['checkpoint_version']}, this program reads {CHECKPOINT_VERSION}"
+        )
+    return Checkpoint(path, facts)
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    folder = run / "checkpoints"
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.name.isdigit() and path.is_dir())
+
+
+def _best_name(run: Path) -> str:
+    try:
+        return str(json.loads((run / "best.json").read_text(encoding="utf-8"))["checkpoint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

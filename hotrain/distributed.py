@@ -1,0 +1,116 @@
+"""Processes of a run: started by torchrun or by ourselves, joined by gloo and NCCL.
+
+Without a process group everything here is the identity, so the rest of the code never asks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank() -> int:
+    """This process's number, 0 without a process group."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes work together, 1 without a process group."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes and prints."""
+    return rank() == 0
+
+
+def all_reduce_sum(values: Tensor) -> Tensor:
+    """The sum over all ranks of a small CPU tensor, which is left as it was."""
+    total = values.clone()
+    if dist.is_initialized():
+        dist.all_reduce(total)
+    return total
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def under_torchrun() -> bool:
+    """Whether a launcher has set this process's place in a group."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def join_group(device: str) -> torch.device:
+    """Join the group that the environment describes, if any, and choose this process's device.
+
+    Args:
+        device: `auto`, `cpu`, `cuda` or `cuda:N`. `auto` takes a GPU where there is one.
+    """
+    cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    if under_torchrun() and not dist.is_initialized():
+        # Small tensors stay on the CPU: their sums must not wait for the GPU's queue.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    if not cuda:
+        return torch.device("cpu")
+    chosen = torch.device(device) if ":" in device else torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(chosen)
+    return chosen
+
+
+def leave_group() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def processes_wanted(device: str) -> int:
+    """How many processes to start here: one per visible GPU, one where a launcher or `--device` has decided."""
+    if under_torchrun() or device not in ("auto", "cuda"):
+        return 1
+    return max(torch.cuda.device_count(), 1)
+
+
+def launch(work: Callable[..., Any], arguments: tuple[Any, ...], processes: int) -> None:
+    """Run `work(*arguments)` here, or in several processes of this machine through torch's own launcher.
+
+    Args:
+        work: a module-level function.
+        arguments: picklable.
+        processes: 1 runs it in this process.
+
+    Raises:
+        SystemExit: the exit code of the first process that failed.
+    """
+    if processes == 1:
+        work(*arguments)
+        return
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        start_method="spawn",
+    )
+    # Each process would otherwise start a thread per core.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
+    try:
+        elastic_launch(config, work)(*arguments)
+    except ChildFailedError as error:
+        raise SystemExit(error.get_first_failure()[1].exitcode) from None
+    except SignalException as error:
+        # The launcher has handed the signal on and waited: the ranks saved what they had.
+        raise SystemExit(75) from error

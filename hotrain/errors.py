@@ -1,0 +1,33 @@
+"""What can go wrong in training and evaluation, in words for the person at the keyboard."""
+
+from __future__ import annotations
+
+from hodata.errors import HodataError
+
+
+class SelectionError(HodataError):
+    """The selected samples cannot train or score what was asked."""
+
+
+class CheckpointError(HodataError):
+    """A checkpoint is missing, damaged, or was made for something else."""
+
+
+class WeightsError(HodataError):
+    """Pretrained weights are missing or do not fit the model."""
+
+
+class TrainingError(HodataError):
+    """A run cannot start as configured, or cannot go on."""
+
+
+class Interrupted(Exception):
+    """SIGTERM or SIGINT arrived and a complete checkpoint was saved (exit 75).
+
+    Args:
+        checkpoint: where it is.
+    """
+
+    def __init__(self, checkpoint: str) -> None:
+        super().__init__(checkpoint)
+        self.checkpoint = checkpoint

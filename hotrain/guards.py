@@ -1,0 +1,124 @@
+"""What a selection of samples must hold before anything is trained on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hodata.errors import ShardError
+from hodata.labels import LABELS, Task, task_table
+from hotrain.errors import SelectionError, TrainingError
+
+if TYPE_CHECKING:
+    from hodata.shards.reader import ShardIndex
+
+
+def refuse_leaks(index: ShardIndex) -> None:
+    """Raise SelectionError where a group is in train here and in val or test there.
+
+    Groups are global names, so two versions of one recording in two builds are found too.
+    """
+    groups, splits, sources = (index.column(name) for name in ("group", "split", "source"))
+    first: dict[str, dict[str, str]] = {}
+    for group, split, source in zip(groups, splits, sources, strict=True):
+        first.setdefault(group, {}).setdefault(split, source)
+    leaks = {group: found for group, found in first.items() if "train" in found and len(found) > 1}
+    if not leaks:
+        return
+    group, found = min(leaks.items())
+    other = next(split for split in ("test", "val") if split in found)
+    raise SelectionError(
+        f"{len(leaks)} groups stand on both sides of a split; the first: {group!r} is in train in "
+        f"{found['train']!r} and in {other} in {found[other]!r}. The score would be of frames that training saw: "
+        "build both with the same --split-policy, or leave one out"
+    )
+
+
+def refuse_illegal_ids(index: ShardIndex, rows: NDArray[np.int64]) -> None:
+    """Raise ShardError where masks hold an id that is no label: the counts per label then miss pixels."""
+    counted = label_pixels(index, rows).sum(1)
+    area = index.column("width")[rows].astype(np.int64) * index.column("height")[rows]
+    wrong = np.flatnonzero(counted != area)
+    if len(wrong):
+        first = wrong[0]
+        raise ShardError(
+            f"{index.column('key')[rows[first]]}: {area[first] - counted[first]} of its pixels hold an id that is no "
+            f"label ({len(wrong)} such samples); build the shards again"
+        )
+
+
+def refuse_free_answers(index: ShardIndex, rows: NDArray[np.int64], task: Task) -> None:
+    """Raise SelectionError where one class is allowed for every pixel of every sample.
+
+    The model could answer that class everywhere at no cost, and would learn to.
+    """
+    allowed = (1 << len(task.classes)) - 1
+    for sets, _ in _present_sets(index, rows, task):
+        allowed &= int(np.bitwise_and.reduce(sets))
+    if allowed:
+        names = ", ".join(name for c, name in enumerate(task.classes) if allowed >> c & 1)
+        meanings = ", ".join(sorted(set(index.column("meaning")[rows])))
+        raise SelectionError(
+            f"every pixel of every selected sample may be {names} (meanings: {meanings}), so answering {names} "
+            f"everywhere would cost nothing and the task {task.name!r} would teach nothing. Add a source whose masks "
+            "decide it, or check the meaning in labels.toml"
+        )
+
+
+def missing_classes(index: ShardIndex, rows: NDArray[np.int64], task: Task) -> list[str]:
+    """Public classes that no pixel of the selection can be told to be, for people to be warned of.
+
+    A class counts as taught where a pixel's set holds nothing else but it and the arm that belongs to it.
+    """
+    taught = set()
+    for sets, _ in _present_sets(index, rows, task):
+        for c in range(task.public):
+            own = (1 << c) | sum(1 << arm for arm, hand in task.arm_to_hand.items() if hand == c)
+            if (((sets & ~np.uint8(own)) == 0) & (sets >> c & 1).astype(bool)).any():
+                taught.add(c)
+    return [name for c, name in enumerate(task.public_classes) if c not in taught]
+
+
+def label_pixels(index: ShardIndex, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64 [rows, labels]: pixels per label, in the order of `hodata.labels.LABELS`."""
+    columns = [index.column(f"pixels_{label.label_name}")[rows] for label in LABELS]
+    return np.stack(columns, 1).astype(np.int64)
+
+
+def micro_batch(batch: int, ranks: int, accumulation: int) -> int:
+    """Images of one forward pass of one rank.
+
+    Raises:
+        TrainingError: the parts are not equal, or smaller than 2 (the image-level branch of ASPP normalises over the
+            batch alone).
+    """
+    parts = ranks * accumulation
+    if batch % parts:
+        raise TrainingError(
+            f"a batch of {batch} cannot be divided among {ranks} processes x {accumulation} accumulation steps; "
+            f"use --batch-size {max(batch // parts, 2) * parts}"
+        )
+    if batch // parts < 2:
+        raise TrainingError(
+            f"a batch of {batch} leaves each of {ranks} processes x {accumulation} accumulation steps {batch // parts} "
+            "image at a time, and BatchNorm behind the image pooling of DeepLabv3 needs at least 2; use --batch-size "
+            f"{2 * parts} or fewer accumulation steps"
+        )
+    return batch // parts
+
+
+def _present_sets(
+    index: ShardIndex, rows: NDArray[np.int64], task: Task
+) -> list[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """For each meaning among the rows: the sets of the labels that occur, and their pixels."""
+    pixels = label_pixels(index, rows)
+    names = index.column("meaning")[rows]
+    found = []
+    for name in sorted(set(names)):
+        total = pixels[names == name].sum(0)
+        present = np.flatnonzero(total)
+        ids = np.array([int(LABELS[place]) for place in present])
+        found.append((task_table(index.meanings[name], task)[ids], total[present]))
+    return found

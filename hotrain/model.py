@@ -1,0 +1,191 @@
+"""torchvision's segmentation models with a last layer for the classes of a task.
+
+Shapes: B batch, K classes, H W pixels. A model maps float32 [B, 3, H, W] to {"out": logits [B, K, H, W]} and, where
+it has an auxiliary head, {"aux": the same}. Its state dict has torchvision's own names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from hotrain.errors import WeightsError
+
+MODELS = (
+    "deeplabv3_resnet50",
+    "deeplabv3_resnet101",
+    "deeplabv3_mobilenet_v3_large",
+    "lraspp_mobilenet_v3_large",
+)
+AUX_WEIGHT = 0.4  # of the auxiliary head's loss, as in PSPNet (arXiv:1612.01105, section 3.2)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_BATCHNORM_MOMENTUM = 0.1
+
+
+def create_model(name: str, classes: int) -> nn.Module:
+    """A model with random weights.
+
+    Args:
+        name: one of `MODELS`.
+        classes: K.
+    """
+    options: dict[str, Any] = {}
+    if name.startswith("deeplabv3"):
+        options["aux_loss"] = "resnet" in name
+    model: nn.Module = torchvision.models.get_model(
+        name, weights=None, weights_backbone=None, num_classes=classes, **options
+    )
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            # torchvision's MobileNet has 0.01: after a short run its running statistics are still those of the random
+            # start, and the model evaluates to nothing (IoU 0.000 at a training loss of 0.12).
+            module.momentum = _BATCHNORM_MOMENTUM
+    return model
+
+
+def load_coco(model: nn.Module, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Load torchvision's COCO weights (classes of VOC) into everything but the last layers.
+
+    Returns:
+        mean and std that these weights were trained with, RGB in 0..1.
+
+    Raises:
+        WeightsError: not at hand and cannot be downloaded; the message names the file, its address and its place.
+    """
+    weights = torchvision.models.get_model_weights(name)["COCO_WITH_VOC_LABELS_V1"]
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    file = weights.url.rsplit("/", 1)[1]
+    try:
+        state = weights.get_state_dict(progress=False, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"the COCO weights of {name} are not at hand and cannot be downloaded ({error}). Put the file {file} "
+            f"from {weights.url} into {folder}, or give --weights FILE, or train from scratch with --weights none"
+        ) from error
+    load_body(model, state, str(folder / file))
+    preset = weights.transforms()
+    return tuple(preset.mean), tuple(preset.std)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict in a `.safetensors` or `.pth` file; nothing in it is ever run.
+
+    Raises:
+        WeightsError: missing, damaged, or holding something else.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file (--weights takes coco, none or a .pth or .safetensors file)")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both readers raise many kinds on bytes that are something else
+        raise WeightsError(f"{path}: cannot be read as weights ({_first_line(error)})") from error
+    if isinstance(state, dict) and isinstance(state.get("model"), dict):
+        state = state["model"]  # as torchvision's reference scripts save it
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path}: holds no state dict (tensors by name)")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def load_body(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Load everything but the last layers; an auxiliary head is optional on both sides.
+
+    Raises:
+        WeightsError: tensors are missing or of another shape: they belong to another model.
+    """
+    last = set(last_layers(model))
+    wanted = {name: value for name, value in model.state_dict().items() if _layer(name) not in last}
+    missing = [name for name in wanted if name not in state and not name.startswith("aux_classifier.")]
+    if missing:
+        raise WeightsError(
+            f"{where}: lacks {len(missing)} of the model's {len(wanted)} tensors, {missing[0]} first; "
+            "are these weights of another --model?"
+        )
+    loaded = {name: state[name] for name in wanted if name in state}
+    for name, value in loaded.items():
+        if value.shape != wanted[name].shape:
+            raise WeightsError(
+                f"{where}: {name} is {list(value.shape)}, this model needs {list(wanted[name].shape)}; "
+                "are these weights of another --model?"
+            )
+    model.load_state_dict(loaded, strict=False)
+
+
+def carry_over(
+    model: nn.Module, classes: Sequence[str], state: Mapping[str, Tensor], known: Sequence[str], where: str
+) -> list[str]:
+    """Start from another run: its body, and of its last layers the rows of the classes that both know.
+
+    Args:
+        model: a fresh one, for `classes`.
+        classes: names, index = class id.
+        state: the other run's weights.
+        known: its class names.
+        where: names the other run in errors.
+
+    Returns:
+        the classes whose rows were carried over.
+
+    Raises:
+        WeightsError: the other run trained another model.
+    """
+    load_body(model, state, where)
+    shared = [name for name in classes if name in known]
+    to = torch.tensor([classes.index(name) for name in shared])
+    of = torch.tensor([known.index(name) for name in shared])
+    own = model.state_dict()
+    with torch.no_grad():
+        for layer in last_layers(model):
+            for name in (f"{layer}.weight", f"{layer}.bias"):
+                if name in state:
+                    own[name][to] = state[name][of].to(own[name].dtype)
+    return shared
+
+
+def last_layers(model: nn.Module) -> tuple[str, ...]:
+    """Names of the convolutions whose output channels are classes."""
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    if any(name == "classifier.low_classifier" for name in names):  # LR-ASPP adds two maps of logits
+        return "classifier.low_classifier", "classifier.high_classifier"
+    heads = [[name for name in names if name.startswith(head)] for head in ("classifier.", "aux_classifier.")]
+    return tuple(head[-1] for head in heads if head)
+
+
+def parameter_groups(model: nn.Module, lr: float, body_factor: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Optimizer groups: body and head, each with and without weight decay.
+
+    Args:
+        model: as `create_model` makes it.
+        lr: learning rate of the head.
+        body_factor: learning rate of the backbone relative to it.
+        weight_decay: of weights; biases and BatchNorm get none.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        groups.setdefault((name.startswith("backbone."), parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": lr * (body_factor if body else 1),
+            "weight_decay": weight_decay if decays else 0.0,
+        }
+        for (body, decays), parameters in groups.items()
+    ]
+
+
+def _layer(name: str) -> str:
+    return name.rsplit(".", 1)[0]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

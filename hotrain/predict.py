@@ -1,0 +1,63 @@
+"""From images to class maps at the images' own size, by a network and its input rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hotrain.augment import normalize
+from hotrain.input_rule import InputRule
+
+
+class Predictor(Protocol):
+    """Anything that gives every pixel a class of the task."""
+
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[Any]:
+        """One image uint8 [H, W, 3] as it enters; called in loading threads."""
+        ...
+
+    def classes(self, prepared: Sequence[NDArray[Any]], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Class ids uint8 [B, H, W] of images of one size (width, height)."""
+        ...
+
+
+class NetworkPredictor:
+    """Applies a network: input rule, normalisation, logits resized to the image's own size, argmax there.
+
+    Args:
+        model: on `device`; put into evaluation mode for the call only.
+        rule: how an image enters the network.
+        mean, std: RGB in 0..1.
+        device: where to compute.
+    """
+
+    def __init__(
+        self, model: nn.Module, rule: InputRule, mean: Sequence[float], std: Sequence[float], device: torch.device
+    ) -> None:
+        self._model, self._rule, self._mean, self._std, self._device = model, rule, mean, std, device
+
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return self._rule.resize(image)
+
+    def classes(self, prepared: Sequence[NDArray[Any]], size: tuple[int, int]) -> NDArray[np.uint8]:
+        answer: NDArray[np.uint8] = self.logits(prepared, size).argmax(1).byte().cpu().numpy()
+        return answer
+
+    @torch.inference_mode()
+    def logits(self, prepared: Sequence[NDArray[Any]], size: tuple[int, int]) -> Tensor:
+        """float32 [B, K, H, W] at the images' own size (width, height)."""
+        image = torch.from_numpy(np.stack(prepared)).to(self._device).permute(0, 3, 1, 2)
+        pixels = normalize(image, self._mean, self._std).contiguous(memory_format=torch.channels_last)
+        training = self._model.training
+        self._model.eval()
+        try:
+            out: Tensor = self._model(pixels)["out"]
+        finally:
+            self._model.train(training)
+        return functional.interpolate(out.float(), (size[1], size[0]), mode="bilinear", align_corners=False)

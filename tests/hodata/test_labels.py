@@ -1,0 +1,117 @@
+"""Meanings, tasks and the table that both make."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hodata.labels import (
+    EXTENTS,
+    LABELS,
+    MEANINGS,
+    TASKS,
+    Label,
+    Meaning,
+    Task,
+    fold_sets,
+    label_from_name,
+    mirror_table,
+    parse_sets,
+    scored_extent,
+    task_table,
+)
+
+
+def classes_of(mask: int, task: Task) -> set[str]:
+    return {name for bit, name in enumerate(task.classes) if mask >> bit & 1}
+
+
+def test_ids_are_egohos_own_and_the_format_s() -> None:
+    assert [int(label) for label in LABELS] == [*range(14), 255]
+    assert label_from_name("Left Hand") is Label.LEFT_HAND
+    with pytest.raises(ValueError, match="known labels: background, left_hand"):
+        label_from_name("thumb")
+
+
+@pytest.mark.parametrize(
+    ("meaning", "task", "stored", "classes"),
+    [
+        ("hand-wrist", "hand-object", Label.BACKGROUND, {"background", "arm", "object"}),
+        ("hand-wrist", "hand", Label.BACKGROUND, {"background", "arm"}),
+        ("hand-wrist", "hand-object", Label.RIGHT_HAND, {"hand"}),
+        ("egohos", "hand-object", Label.LEFT_HAND, {"hand", "arm"}),
+        ("egohos", "hand-object", Label.BACKGROUND, {"background"}),
+        ("egohos", "hand-object", Label.SECOND_LEFT, {"background", "hand", "object", "arm"}),
+        ("egohos", "egohos", Label.SECOND_LEFT, {"background"}),
+        ("egohos", "sides", Label.LEFT_HAND, {"left", "left_arm"}),
+        ("exact", "sides", Label.HAND, {"left", "right"}),
+        ("exact", "egohos", Label.OBJECT, {"object_left", "object_right", "object_both"}),
+        ("exact", "hand", Label.OBJECT_BOTH, {"background"}),
+        ("exact", "sides", Label.VOID, {"background", "left", "right", "object", "left_arm", "right_arm"}),
+    ],
+)
+def test_table_says_what_a_pixel_may_be(meaning: str, task: str, stored: Label, classes: set[str]) -> None:
+    table = task_table(MEANINGS[meaning], TASKS[task])
+    assert classes_of(int(table[stored]), TASKS[task]) == classes
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=str)
+@pytest.mark.parametrize("meaning", MEANINGS.values(), ids=lambda m: m.name)
+def test_table_is_the_union_over_allowed_labels(meaning: Meaning, task: Task) -> None:
+    """A slow twin: collect classes label by label; ids that are no labels get the empty set."""
+    table = task_table(meaning, task)
+    for stored in range(256):
+        expected = 0
+        if stored in set(map(int, LABELS)):
+            for label in meaning.labels_of(Label(stored)):
+                expected |= sum(1 << c for c in task.sets[label])
+        assert table[stored] == expected
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda t: t.name)
+@pytest.mark.parametrize("extent", EXTENTS)
+def test_folding_sets_folds_each_member(task: Task, extent: str) -> None:
+    fold = task.fold(extent)
+    folded = fold_sets(fold)
+    for mask in range(1 << len(task.classes)):
+        members = {int(fold[c]) for c in range(len(task.classes)) if mask >> c & 1}
+        assert folded[mask] == sum(1 << c for c in members)
+    assert fold.max() < task.public
+
+
+@pytest.mark.parametrize(
+    ("meaning", "extent"),
+    [("hand-wrist", "wrist"), ("egohos", "arm"), ("exact", "wrist"), ("hand-arm", "arm")],
+)
+def test_sources_are_scored_at_the_extent_that_their_masks_decide(meaning: str, extent: str) -> None:
+    assert scored_extent(MEANINGS[meaning], TASKS["hand"], "wrist") == extent
+
+
+def test_exact_masks_are_scored_at_any_extent() -> None:
+    for extent in EXTENTS:
+        assert scored_extent(MEANINGS["exact"], TASKS["sides"], extent) == extent
+
+
+def test_mirroring_twice_is_nothing_and_swaps_sides() -> None:
+    table = mirror_table()
+    np.testing.assert_array_equal(table[table], np.arange(256))
+    assert table[Label.LEFT_HAND] == Label.RIGHT_HAND
+    assert table[Label.OBJECT_BOTH] == Label.OBJECT_BOTH
+
+
+def test_sideless_labels_cover_sided_ones_in_a_meaning() -> None:
+    wrist = MEANINGS["hand-wrist"]
+    assert wrist.allows(Label.BACKGROUND, Label.RIGHT_ARM)
+    assert wrist.allows(Label.BACKGROUND, Label.OBJECT_LEFT)
+    assert not wrist.allows(Label.BACKGROUND, Label.RIGHT_HAND)
+    assert not wrist.allows(Label.RIGHT_HAND, Label.RIGHT_ARM)
+    assert MEANINGS["egohos"].allows(Label.RIGHT_HAND, Label.RIGHT_ARM)
+
+
+def test_meaning_survives_json_and_bad_json_is_refused() -> None:
+    for meaning in MEANINGS.values():
+        assert Meaning.from_json(meaning.to_json()) == meaning
+    with pytest.raises(ValueError, match="unknown label"):
+        parse_sets({"background": ["sky"]})
+    with pytest.raises(ValueError, match="empty"):
+        parse_sets({"background": []})

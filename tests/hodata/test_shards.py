@@ -1,0 +1,211 @@
+"""The shard format: PNG masks, deterministic tars, index, checked reads, verification, and stock readers."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from hodata.build import BuildOptions, build
+from hodata.errors import ShardError
+from hodata.labels import LABELS
+from hodata.shards.index import read_index, schema
+from hodata.shards.png import decode_mask, encode_mask
+from hodata.shards.reader import ShardIndex, find_shards
+from hodata.shards.verify import verify
+from hodata.sources.freihand import FreiHand
+
+
+@pytest.fixture
+def built(freihand_root: Path, tmp_path: Path) -> Path:
+    """Shards of 48 + 3 samples, 10 a shard."""
+    build(FreiHand(freihand_root), tmp_path / "out", BuildOptions("freihand", samples_per_shard=10))
+    return tmp_path / "out"
+
+
+@settings(max_examples=100, deadline=None)
+@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40)))
+def test_masks_survive_and_any_reader_sees_the_same_ids(mask: np.ndarray) -> None:
+    data = encode_mask(mask)
+    np.testing.assert_array_equal(decode_mask(data), mask)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.mode == "L"
+        np.testing.assert_array_equal(np.asarray(image), mask)
+
+
+def test_masks_of_another_kind_are_refused() -> None:
+    with pytest.raises(ValueError, match="uint8"):
+        encode_mask(np.zeros((4, 4), np.int64))  # type: ignore[arg-type]
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "PNG")
+    with pytest.raises(ValueError, match="grayscale"):
+        decode_mask(buffer.getvalue())
+
+
+def test_tar_is_plain_ustar_with_adjacent_members(built: Path) -> None:
+    index = ShardIndex.open(built)
+    for path in index.shards:
+        with tarfile.open(path) as tar:
+            members = tar.getmembers()
+        assert all((m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) == (0, 0, 0, "", "", 0o644) for m in members)
+        keys = [member.name.split(".")[0] for member in members]
+        assert keys[::3] == keys[1::3] == keys[2::3]
+        assert [member.name.split(".", 1)[1] for member in members[:3]] == ["jpg", "mask.png", "json"]
+
+
+def test_reader_gives_what_tarfile_gives_and_images_as_shipped(built: Path, freihand_root: Path) -> None:
+    index = ShardIndex.open(built)
+    reader = pickle.loads(pickle.dumps(index.reader()))
+    assert len(index) == 51
+    for row in range(len(index)):
+        path = index.shards[index.shard_number[row]]
+        key = index.column("key")[row]
+        with tarfile.open(path) as tar:
+            stored = {name: tar.extractfile(f"{key}.{name}").read() for name in ("jpg", "mask.png", "json")}  # type: ignore[union-attr]
+        assert reader.image(row) == stored["jpg"]
+        np.testing.assert_array_equal(reader.mask(row), np.asarray(Image.open(io.BytesIO(stored["mask.png"]))))
+        fields = reader.json(row)
+        assert (freihand_root / fields["original_file"]).read_bytes() == stored["jpg"]
+        counts = np.bincount(reader.mask(row).ravel(), minlength=256)
+        assert [index.column(f"pixels_{label.label_name}")[row] for label in LABELS] == [counts[i] for i in LABELS]
+
+
+def test_json_members_all_have_the_same_keys_and_types_and_no_null(built: Path) -> None:
+    index = ShardIndex.open(built)
+    reader = index.reader()
+
+    def shape(value: object) -> object:
+        assert value is not None
+        return {k: shape(v) for k, v in value.items()} if isinstance(value, dict) else type(value)
+
+    shapes = [shape(reader.json(row)) for row in range(len(index))]
+    assert all(other == shapes[0] for other in shapes)
+
+
+def test_index_has_no_nulls_and_the_merged_one_equals_the_parts(built: Path) -> None:
+    whole, info = read_index(built / "freihand.index")
+    assert whole.schema.remove_metadata() == schema()
+    assert all(column.null_count == 0 for column in whole.columns)
+    index = ShardIndex.open(built)
+    (built / "freihand.index").unlink()
+    again = ShardIndex.open(built)
+    assert again.table.equals(index.table)
+    assert sorted(tar.name for tar in info.tars) == [path.name for path in index.shards]
+    assert sum(tar.samples for tar in info.tars) == len(whole)
+
+
+def test_data_hash_ignores_the_folder_and_sees_the_rows(built: Path, tmp_path: Path) -> None:
+    index = ShardIndex.open(built)
+    rows = index.select(split="train")
+    shutil.copytree(built, tmp_path / "copy")
+    copy = ShardIndex.open(f"{tmp_path}/copy/*.tar")
+    assert copy.data_hash(rows) == index.data_hash(rows) == index.data_hash(rows[::-1])
+    assert index.data_hash(rows[1:]) != index.data_hash(rows)
+
+
+def test_find_shards_by_file_folder_glob_and_says_where_it_looked(built: Path) -> None:
+    everything = find_shards([built])
+    assert find_shards([f"{built}/*.tar", built]) == everything
+    assert find_shards([built.parent]) == everything
+    assert find_shards([everything[0].with_suffix("")]) == everything[:1]
+    with pytest.raises(ShardError, match="no .tar shard found"):
+        find_shards([built / "nothing-*.tar"])
+
+
+def test_damage_is_named_and_never_silent(built: Path) -> None:
+    index = ShardIndex.open(built)
+    row = 5
+    path, offset = index.shards[index.shard_number[row]], int(index.column("image_offset")[row])
+    data = bytearray(path.read_bytes())
+    data[offset + 20] ^= 1
+    path.write_bytes(data)
+    reader = ShardIndex.open(built).reader()
+    with pytest.raises(ShardError, match=rf"{index.column('key')[row]} \(image\) at offset {offset}"):
+        reader.image(row)
+    reader.image(row + 1)
+    assert verify([built]).ok, "without --full only sizes, index and member table are promised"
+    problems = verify([built], full=True).problems
+    assert {problem.key for problem in problems} == {"", index.column("key")[row]}
+    assert any(problem.offset == offset for problem in problems)
+
+
+def test_a_shorter_tar_is_refused_on_opening(built: Path) -> None:
+    path = built / "freihand-train-000000.tar"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ShardError, match=r"freihand-train-000000.tar: is .* bytes long, its index records"):
+        ShardIndex.open(built)
+    assert [problem.shard for problem in verify([built]).problems] == [path.name]
+
+
+def test_verify_reads_headers_and_names_what_is_missing(built: Path) -> None:
+    assert verify([built], full=True, workers=2).ok
+    path = built / "freihand-train-000001.tar"
+    data = bytearray(path.read_bytes())
+    data[0] ^= 1  # the first member's name
+    path.write_bytes(data)
+    assert [problem.shard for problem in verify([built]).problems] == [path.name]
+    data[0] ^= 1
+    path.write_bytes(data)
+    (built / "freihand.manifest.json").unlink()
+    assert "not complete" in verify([built]).problems[0].what
+    path.with_suffix(".index").unlink()
+    assert any("no such index" in problem.what for problem in verify([built]).problems)
+
+
+def test_one_dataset_built_twice_is_refused_with_both_names(built: Path, tmp_path: Path) -> None:
+    shutil.copytree(built, tmp_path / "copy")
+    with pytest.raises(ShardError, match=r"stands in .*copy.* and in .*out"):
+        ShardIndex.open([built, tmp_path / "copy"])
+
+
+def test_foreign_files_are_not_taken_for_an_index(built: Path) -> None:
+    (built / "freihand.index").write_bytes(b"no parquet")
+    with pytest.raises(ShardError, match="cannot be read as an index"):
+        ShardIndex.open(built)
+
+
+def test_stock_webdataset_reads_every_sample(built: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    index = ShardIndex.open(built)
+    reader = index.reader()
+    rows = {key: row for row, key in enumerate(index.column("key"))}
+    urls = [str(path) for path in index.shards]
+    seen = set()
+    for sample in webdataset.WebDataset(urls, shardshuffle=False).decode("pil"):
+        row = rows[sample["__key__"]]
+        np.testing.assert_array_equal(np.asarray(sample["mask.png"].convert("L")), reader.mask(row))
+        assert sample["json"]["key"] == sample["__key__"]
+        assert sample["jpg"].size == (32, 24)
+        seen.add(row)
+    assert len(seen) == len(index)
+
+
+@pytest.mark.parametrize("by", ["folder", "glob"])
+def test_hugging_face_reads_every_sample(built: Path, tmp_path: Path, by: str) -> None:
+    datasets = pytest.importorskip("datasets")
+    index = ShardIndex.open(built)
+    reader = index.reader()
+    cache = str(tmp_path / "cache")
+    if by == "folder":
+        loaded = datasets.load_dataset(str(built), cache_dir=cache)
+    else:
+        loaded = datasets.load_dataset("webdataset", data_files=f"{built}/freihand-*.tar", cache_dir=cache)
+    rows = {key: row for row, key in enumerate(index.column("key"))}
+    seen = set()
+    for part in loaded.values():
+        for sample in part:
+            row = rows[sample["__key__"]]
+            np.testing.assert_array_equal(np.asarray(sample["mask.png"]), reader.mask(row))
+            assert sample["json"]["meaning"] == "hand-wrist"
+            assert sample["jpg"].size == (32, 24)
+            seen.add(row)
+    assert len(seen) == len(index)
