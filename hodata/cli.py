@@ -41,9 +41,15 @@ def cli() -> None:
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Folder for the miniatures; made if missing."
 )
-@click.option("--source", type=click.Choice([*SYNTH_SOURCES, "all"]), default="all", show_default=True)
+@click.option(
+    "--source",
+    type=click.Choice([*SYNTH_SOURCES, "all"]),
+    default="all",
+    show_default=True,
+    help="Which dataset to write a miniature of.",
+)
 @click.option("--frames", type=click.IntRange(1), default=600, show_default=True, help="Pictures per dataset, about.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Other pictures, same layouts.")
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes.  [default: processors]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def synth(out: Path, source: str, frames: int, seed: int, workers: int | None, as_json: bool) -> None:
@@ -109,7 +115,9 @@ def detect(path: Path, as_json: bool) -> None:
     "group: drawn by recording.",
 )
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes.  [default: processors]")
-@click.option("--samples-per-shard", type=click.IntRange(1), default=1000, show_default=True)
+@click.option(
+    "--samples-per-shard", type=click.IntRange(1), default=1000, show_default=True, help="Samples of one tar."
+)
 @click.option("--limit", type=click.IntRange(1), default=None, help="At most so many samples, spread over the dataset.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 @click.option(

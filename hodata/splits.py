@@ -66,7 +66,7 @@ def assign_splits(records: Sequence[Record], rules: SplitRules, policy: str) -> 
     pool = [record for record in records if record.group not in test]
     if pool and (policy == "group" or not test or rules.redraw_test):
         for group in _draw(pool, "test", plan):
-            _enter(plan, group, "test", f"drawn by hash from {len({r.group for r in pool})} groups")
+            _enter(plan, group, "test", "drawn by hash")
             test.add(group)
         pool = [record for record in pool if record.group not in test]
     val = _draw(pool, "val", plan)
@@ -139,25 +139,24 @@ def _draw(pool: Sequence[Record], split: str, plan: SplitPlan) -> list[str]:
         return []
     # Masks that a model made may train, but never judge a model.
     barred = {record.group for record in pool if split == "test" and record.mask_origin.startswith("model")}
-    holders: dict[str, set[str]] = defaultdict(set)
+    tags_of: dict[str, set[str]] = defaultdict(set)
     for record in pool:
-        for tag in record.tags:
-            holders[tag].add(record.group)
-    remaining = set(sizes)
+        tags_of[record.group].update(record.tags)
+    groups_with = Counter(tag for tags in tags_of.values() for tag in tags)  # among the groups not drawn
     drawn: list[str] = []
     held = 0
 
     def may_go(group: str, limit: float) -> bool:
-        if group in barred or held + sizes[group] > limit * len(pool) or len(remaining) < 2:
+        if group in barred or held + sizes[group] > limit * len(pool) or len(sizes) - len(drawn) < 2:
             return False
-        return all(groups & remaining != {group} for groups in holders.values())
+        return all(groups_with[tag] > 1 for tag in tags_of[group])
 
     for group in group_order(sizes):
         if held >= _SHARE * len(pool):
             break
         if may_go(group, _LIMIT):
             drawn.append(group)
-            remaining.discard(group)
+            groups_with.subtract(tags_of[group])
             held += sizes[group]
     if not drawn:
         for group in sorted(group_order(sizes), key=lambda group: sizes[group]):

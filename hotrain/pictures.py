@@ -45,7 +45,9 @@ def class_colors(task: Task) -> NDArray[np.uint8]:
     return np.array([COLORS[_label_of(name)] for name in task.classes], dtype=np.uint8)
 
 
-def prediction_sheet(examples: Sequence[Example], task: Task, title: str, *, height: int = 180, columns: int = 2) -> Image:
+def prediction_sheet(
+    examples: Sequence[Example], task: Task, title: str, *, height: int = 180, columns: int = 2
+) -> Image:
     """Image | truth | prediction, with a legend. Stored labels have their own colours, classes those of their label.
 
     Args:
@@ -91,7 +93,9 @@ def curves(charts: Mapping[str, Sequence[Curve]], x_name: str) -> Image:
     width, height = 560, 380
     picture = Image.new("RGB", (width * len(charts), height), _PAPER)
     for number, (title, lines) in enumerate(charts.items()):
-        picture.paste(_chart(title, [line for line in lines if line.points], x_name, (width, height)), (width * number, 0))
+        picture.paste(
+            _chart(title, [line for line in lines if line.points], x_name, (width, height)), (width * number, 0)
+        )
     return picture
 
 

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hotrain.augment import normalize
+from hotrain.checkpoint import Checkpoint
 from hotrain.input_rule import InputRule
+from hotrain.model import create_model
 
 
 class Predictor(Protocol):
@@ -61,3 +63,12 @@ class NetworkPredictor:
         finally:
             self._model.train(training)
         return functional.interpolate(out.float(), (size[1], size[0]), mode="bilinear", align_corners=False)
+
+
+def load_predictor(opened: Checkpoint, device: torch.device) -> NetworkPredictor:
+    """The predictor of a checkpoint, with the input rule and normalisation that its run stored."""
+    model = create_model(opened.facts["model"], len(opened.task.classes))
+    model.load_state_dict(opened.weights())
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    rule = InputRule.from_json(opened.facts["input_rule"])
+    return NetworkPredictor(model, rule, opened.facts["mean"], opened.facts["std"], device)

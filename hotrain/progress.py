@@ -139,6 +139,7 @@ class FileLog(RunLog):
     def __init__(self, run: Path, start: int) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
+        run.mkdir(parents=True, exist_ok=True)
         self._path = run / "log.jsonl"
         kept = [entry for entry in read_log(run) if entry["position"] <= start] if start else []
         self._path.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")

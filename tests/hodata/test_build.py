@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -61,9 +62,7 @@ def test_same_bytes_for_any_listing_order_and_any_executor(
     assert contents(tmp_path / "out") == reference
 
 
-def test_killed_builds_resume_to_the_same_bytes(
-    freihand_root: Path, tmp_path: Path, reference: dict[str, str]
-) -> None:
+def test_killed_builds_resume_to_the_same_bytes(freihand_root: Path, tmp_path: Path, reference: dict[str, str]) -> None:
     out = tmp_path / "out"
     # A slow disk: each commit waits, so that a kill has something to interrupt.
     program = (
@@ -137,11 +136,13 @@ def test_damaged_picture_stops_the_build_or_is_counted(
 ) -> None:
     picture = freihand_root / "training/rgb/00000003.jpg"
     picture.write_bytes(picture.read_bytes()[:200])
-    with pytest.raises(SampleError, match="training/rgb/00000003.jpg: cannot be decoded"):
+    with pytest.raises(SampleError, match=r"training/rgb/00000003\.jpg: cannot be decoded"):
         build(FreiHand(freihand_root), tmp_path / "out", OPTIONS)
     assert not list((tmp_path / "out").glob("*.manifest.json"))
     assert not list((tmp_path / "out").glob(".*"))
-    report = build(FreiHand(freihand_root), tmp_path / "out", BuildOptions("freihand", samples_per_shard=9, on_error="skip"))
+    report = build(
+        FreiHand(freihand_root), tmp_path / "out", BuildOptions("freihand", samples_per_shard=9, on_error="skip")
+    )
     assert [item.what for item in report.left_out] == ["training/rgb/00000003.jpg"]
     assert sum(report.samples.values()) == 12 * 4 + 3 - 1 == len(ShardIndex.open(tmp_path / "out"))
     manifest = json.loads((tmp_path / "out/freihand.manifest.json").read_text())
@@ -196,7 +197,7 @@ def test_manifest_tells_every_group_with_its_reason_and_no_machine(freihand_root
 def test_order_spreads_neighbours_over_shards(make_freihand: Callable[..., Path]) -> None:
     plan = make_plan(FreiHand(make_freihand(bases=40, versions=1)), BuildOptions("freihand", samples_per_shard=20))
     first = [record.frame for record in plan.shards[0].records]
-    neighbours = sum(abs(a - b) == 1 for a, b in zip(first, first[1:], strict=False))
+    neighbours = sum(abs(a - b) == 1 for a, b in pairwise(first))
     assert neighbours < 6
 
 

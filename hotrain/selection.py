@@ -1,0 +1,101 @@
+"""The samples of a run: the shards' own splits, checked before anything is trained on them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hodata.labels import Meaning, Task
+from hodata.shards.reader import ShardIndex
+from hotrain import guards
+from hotrain.config import FitConfig
+from hotrain.errors import SelectionError
+from hotrain.metrics import source_extent
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a run trains and validates on.
+
+    Args:
+        index: the shards.
+        rows: source -> its training rows.
+        val_rows: validation rows, at most the limit; empty where the shards have no such split.
+        data_hash: of the training rows.
+        notes: for people: what is selected, and what to be careful of.
+    """
+
+    index: ShardIndex
+    rows: Mapping[str, NDArray[np.int64]]
+    val_rows: NDArray[np.int64]
+    data_hash: str
+    notes: list[str]
+
+
+def select(config: FitConfig, task: Task) -> Selection:
+    """Open the shards of a run.
+
+    Raises:
+        ShardError: shards are missing, damaged, or hold a key twice.
+        SelectionError: no training sample, a group on both sides of a split, or a class that could answer everything.
+    """
+    index = ShardIndex.open(config.shards)
+    train = index.select(split="train")
+    if not len(train):
+        raise SelectionError(
+            f"{', '.join(config.shards)}: {len(index)} samples, none of them in the split train; "
+            "training needs shards named <name>-train-*.tar"
+        )
+    guards.refuse_leaks(index)
+    guards.refuse_illegal_ids(index, train)
+    guards.refuse_free_answers(index, train, task)
+    sources = index.column("source")
+    rows = {str(name): train[sources[train] == name] for name in sorted(set(sources[train]))}
+    val_rows = _fixed_subset(index, index.select(split="val"), config.val_limit)
+    return Selection(index, rows, val_rows, index.data_hash(train), _notes(index, rows, val_rows, task, config.extent))
+
+
+def meanings_of(index: ShardIndex, rows: NDArray[np.int64]) -> list[Meaning]:
+    """The meanings that some rows have, by name."""
+    return [index.meanings[name] for name in sorted(set(index.column("meaning")[rows]))]
+
+
+def _fixed_subset(index: ShardIndex, rows: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+    """At most `limit` rows, those whose keys hash lowest: the same ones in every run on these shards."""
+    if len(rows) <= limit:
+        return rows
+    hashes = [hashlib.sha256(key.encode()).digest() for key in index.column("key")[rows]]
+    chosen = sorted(range(len(rows)), key=lambda place: hashes[place])[:limit]
+    return np.sort(rows[chosen])
+
+
+def _notes(
+    index: ShardIndex,
+    rows: Mapping[str, NDArray[np.int64]],
+    val_rows: NDArray[np.int64],
+    task: Task,
+    extent: str,
+) -> list[str]:
+    notes = []
+    groups = index.column("group")
+    for name, own in rows.items():
+        meanings = meanings_of(index, own)
+        notes.append(
+            f"{name}: {len(own)} training samples of {len(set(groups[own]))} groups, meaning "
+            f"{', '.join(meaning.name for meaning in meanings)}, hands scored at extent "
+            f"{source_extent(meanings, task, extent)}"
+        )
+    train = np.concatenate(list(rows.values()))
+    notes += [
+        f"warning: no pixel of the training samples is sure to be {name!r}; the model cannot learn it"
+        for name in guards.missing_classes(index, train, task)
+    ]
+    if len(val_rows):
+        notes.append(f"validation: {len(val_rows)} samples of {len(set(groups[val_rows]))} groups")
+    else:
+        notes.append("warning: the shards have no split val: nothing is scored, and the last checkpoint is the best")
+    return notes

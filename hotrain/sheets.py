@@ -1,0 +1,75 @@
+"""The pictures of a run: prediction sheets and training curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hodata.labels import Task
+from hotrain.data import decode_image
+from hotrain.pictures import Curve, Example, curves, prediction_sheet
+from hotrain.predict import Predictor
+from hotrain.progress import read_log
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from hodata.shards.reader import ShardIndex
+
+
+def spread_rows(index: ShardIndex, rows: NDArray[np.int64], count: int) -> list[int]:
+    """`count` of some rows for people to look at: taken in turn from each source, evenly over its groups."""
+    sources, groups = index.column("source"), index.column("group")
+    queues = []
+    for source in sorted(set(sources[rows])):
+        own = rows[sources[rows] == source]
+        own = own[np.argsort(groups[own], kind="stable")]
+        places = np.linspace(0, len(own) - 1, min(count, len(own))).astype(np.int64)
+        # Halves first: any first few of them are spread over the whole.
+        queues.append([int(own[place]) for place in places[np.argsort(_bit_reversed(len(places)))]])
+    chosen: list[int] = []
+    for turn in range(count):
+        chosen += [queue[turn] for queue in queues if turn < len(queue)]
+    return sorted(chosen[:count])
+
+
+def example_sheet(
+    index: ShardIndex, rows: Sequence[int], predictor: Predictor, task: Task, title: str, columns: int = 2
+) -> Image:
+    """Image | truth | prediction of some rows."""
+    reader = index.reader()
+    kinds, keys = index.column("image_kind"), index.column("key")
+    examples = []
+    for row in rows:
+        image = decode_image(reader.image(row), kinds[row], keys[row])
+        size = (image.shape[1], image.shape[0])
+        predicted = predictor.classes([predictor.prepare(image)], size)[0]
+        examples.append(Example(image, reader.mask(row), predicted, keys[row]))
+    return prediction_sheet(examples, task, title, columns=columns)
+
+
+def training_curves(run: Path) -> Image:
+    """Loss and scores over the samples seen, from RUN/log.jsonl."""
+    entries = read_log(run)
+    loss = {"training loss": _curve("train", entries, "train", "loss")}
+    scores = {}
+    for entry in entries:
+        if entry["kind"] == "val":
+            for name in entry:
+                if name.startswith(("iou ", "jaccard", "accuracy")):
+                    scores[name] = _curve(name, entries, "val", name)
+    return curves({"loss": list(loss.values()), "validation": list(scores.values())}, "samples seen")
+
+
+def _curve(name: str, entries: Sequence[dict[str, Any]], kind: str, field: str) -> Curve:
+    points = [(e["position"], e[field]) for e in entries if e["kind"] == kind and e.get(field) is not None]
+    return Curve(name, points)
+
+
+def _bit_reversed(count: int) -> NDArray[np.int64]:
+    bits = max((count - 1).bit_length(), 1)
+    return np.array([int(format(number, f"0{bits}b")[::-1], 2) for number in range(count)], dtype=np.int64)

@@ -1,0 +1,136 @@
+"""The command line: exit codes, JSON, where messages go, and a fast start without torch."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+from PIL import Image
+
+from hodata import cli
+from hodata.sources import SOURCE_NAMES
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of one `hodata` command."""
+    argv, sys.argv = sys.argv, ["hodata", *map(str, args)]
+    try:
+        cli.main()
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    finally:
+        sys.argv = argv
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_the_whole_path_from_raw_files_to_a_verified_shard(
+    freihand_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "shards"
+    code, text, messages = run(capsys, "build", "--source", "freihand", "--root", freihand_root, "--out", out)
+    assert code == 0
+    assert text.startswith("freihand: train ")
+    assert "next: hodata inspect" in messages
+    code, text, _ = run(capsys, "inspect", out, "--json")
+    summary = json.loads(text)
+    assert (code, summary["samples"], summary["sources"]["freihand"]["samples"]) == (0, 51, 51)
+    assert summary["labels"]["right_hand"]["samples"] == 51
+    code, text, _ = run(capsys, "verify", out, "--full", "--json")
+    assert (code, json.loads(text)) == (0, {"ok": True, "samples": 51, "problems": []})
+
+
+def test_skipped_input_exits_3_and_is_listed(
+    freihand_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (freihand_root / "training/rgb/00000003.jpg").write_bytes(b"no picture")
+    command = ("build", "--source", "freihand", "--root", freihand_root, "--out", tmp_path / "o")
+    code, text, messages = run(capsys, *command)
+    assert (code, text) == (1, "")
+    assert "error: training/rgb/00000003.jpg: cannot be decoded" in messages
+    assert "Traceback" not in messages
+    code, _, messages = run(capsys, *command, "--on-error", "skip")
+    assert code == 3
+    assert "left out: 1\n  training/rgb/00000003.jpg: cannot be decoded" in messages
+    code, text, _ = run(capsys, *command, "--on-error", "skip", "--json")
+    assert code == 3
+    assert json.loads(text)["reused_shards"] == json.loads(text)["shards"]
+
+
+def test_dry_run_writes_nothing(freihand_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("build", "--source", "freihand", "--root", freihand_root, "--out", tmp_path / "o", "--dry-run")
+    code, text, _ = run(capsys, *command)
+    assert code == 0
+    assert "nothing was written" in text
+    code, text, _ = run(capsys, *command, "--json")
+    assert sum(shard["samples"] for shard in json.loads(text)["shards"]) == 51
+    assert not (tmp_path / "o").exists()
+
+
+def test_detect_explains_every_format(freihand_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text, _ = run(capsys, "detect", freihand_root)
+    lines = text.splitlines()
+    assert code == 0
+    assert lines[0].startswith("yes  freihand")
+    assert {line.split()[1] for line in lines} == set(SOURCE_NAMES)
+    assert all(len(line.split(maxsplit=2)) == 3 for line in lines), "every format says why or why not"
+    code, text, messages = run(capsys, "detect", tmp_path)
+    assert code == 1
+    assert f"but {freihand_root} is freihand" in messages
+    code, _, messages = run(capsys, "detect", tmp_path / "nowhere")
+    assert (code, "does not exist" in messages) == (1, True)
+
+
+def test_wrong_usage_exits_2_and_errors_exit_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "build", "--source", "freihand")[0] == 2
+    assert run(capsys, "build", "--source", "imagenet", "--out", tmp_path)[0] == 2
+    assert run(capsys, "paint")[0] == 2
+    assert run(capsys, "build", "--source", "freihand", "--root", tmp_path / "no", "--out", tmp_path)[0] == 1
+    code, _, messages = run(capsys, "inspect", tmp_path / "*.tar")
+    assert code == 1
+    assert "no .tar shard found" in messages
+    Image.new("L", (3, 3)).save(tmp_path / "x.tar", "PNG")
+    code, _, messages = run(capsys, "inspect", tmp_path)
+    assert code == 1
+    assert "has no x.index beside it" in messages
+
+
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, command in cli.cli.commands.items():
+        code, text, _ = run(capsys, name, "--help")
+        assert code == 0
+        assert command.help
+        assert all(option.help for option in command.params if isinstance(option, click.Option))
+        assert text.startswith(f"Usage: hodata {name}")
+
+
+def test_choices_of_the_command_line_are_the_registry() -> None:
+    assert cli.SOURCES == SOURCE_NAMES
+
+
+def test_no_module_of_hodata_imports_torch() -> None:
+    program = (
+        "import sys, pkgutil, importlib, hodata\n"
+        "for module in pkgutil.walk_packages(hodata.__path__, 'hodata.'): importlib.import_module(module.name)\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=120).returncode == 0
+
+
+def test_help_answers_within_half_a_second_of_python_itself() -> None:
+    def seconds(*command: str) -> float:
+        times = []
+        for _ in range(5):
+            start = time.monotonic()
+            subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
+            times.append(time.monotonic() - start)
+        return statistics.median(times)
+
+    assert seconds("-m", "hodata.cli", "--help") - seconds("-c", "pass") < 0.5
