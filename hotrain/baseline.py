@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _BITS = 5  # of each channel: 32**3 bins
 _SHIFT = 8 - _BITS
-_EM_STEPS = 30
+_EM_STEPS = 100
 _SMOOTHING = 1.0  # pixels of the overall mixture that every bin has seen besides its own
 _FACTORS = 2.0 ** np.arange(-4, 4.5, 0.5)
 

@@ -259,8 +259,9 @@ def cut(
     patch = Image.fromarray(image).resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=box)
     pixels[inside] = np.asarray(patch)
 
-    columns = ((np.arange(left, right) + 0.5) * (mask.shape[1] / window.width)).astype(np.int64)
-    rows = ((np.arange(top, bottom) + 0.5) * (mask.shape[0] / window.height)).astype(np.int64)
+    # The centre of an output pixel, in whole numbers: floats would round at the borders of source pixels.
+    columns = (2 * np.arange(left, right) + 1) * mask.shape[1] // (2 * window.width)
+    rows = (2 * np.arange(top, bottom) + 1) * mask.shape[0] // (2 * window.height)
     label[inside] = mask[rows[:, None], columns[None, :]]
     return pixels, label
 

@@ -1,7 +1,8 @@
 """People's own data in COCO's instance format (polygons and RLE), as CVAT, Label Studio and LabelMe export it.
 
 A `labels.toml` in the folder says which label each category is, what the labels mean, and which recording an image
-belongs to. Masks are painted largest annotation first, so that a small thing in front of a large one survives.
+belongs to. Masks are painted largest annotation first, so that a small thing in front of a large one survives; equal
+areas in the order of their ids.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ class Coco(Source):
         taken[name] = path.name
         for item in image.annotations:
             counts["crowd"] += item["iscrowd"]
-            counts["no outline"] += not item["segmentation"]
+            counts["no outline"] += _paints_nothing(item["segmentation"])
         scan.records.append(
             Record(
                 key=sample_key(*stem.split("/")),
@@ -196,7 +197,7 @@ class Coco(Source):
                 f"{counts['crowd']:,} annotations have iscrowd 1 (as CVAT gives brush masks): painted like the others"
             )
         if counts["no outline"]:
-            scan.notes.append(f"{counts['no outline']:,} annotations have no segmentation and paint nothing")
+            scan.notes.append(f"{counts['no outline']:,} annotations have no outline and paint nothing")
         if not scan.records:
             reasons = "\n".join(f"  {item.what}: {item.why}" for item in scan.left_out[:3])
             raise SourceError(f"{self.root}: not one image can be used\n{reasons or '  the files list no images'}")
@@ -207,7 +208,10 @@ class Coco(Source):
         if listed != size:
             raise SampleError(record.image, f"is {size[0]}x{size[1]}, its annotations are for {listed[0]}x{listed[1]}")
         painted: list[tuple[int, int, str, NDArray[np.bool_]]] = []
-        for order, item in enumerate(json.loads(record.extra["annotations"])):
+        items = sorted(
+            json.loads(record.extra["annotations"]), key=lambda item: (isinstance(item["id"], str), item["id"])
+        )
+        for order, item in enumerate(items):
             try:
                 pixels = segment(item["segmentation"], size)
             except (ValueError, TypeError) as error:
@@ -272,6 +276,12 @@ def _instances(mask: NDArray[np.uint8], owner: NDArray[np.int32], count: int) ->
             if label not in (Label.BACKGROUND, Label.VOID):
                 found.append(instance_of(visible, label))
     return found
+
+
+def _paints_nothing(segmentation: Any) -> bool:
+    if isinstance(segmentation, list):
+        return all(isinstance(polygon, list) and len(polygon) < _MIN_NUMBERS for polygon in segmentation)
+    return not segmentation
 
 
 def _json_files(root: Path) -> list[Path]:

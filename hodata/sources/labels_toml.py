@@ -237,8 +237,12 @@ def _meaning(content: Mapping[str, Any], name: str, path: Path) -> Meaning:
         sets = parse_sets(value)
     except (ValueError, AttributeError) as error:
         raise SourceError(f"{path}: [meaning]: {error}") from error
+    words = "; ".join(
+        f"{stored.label_name} may be {' or '.join(label.label_name for label in sorted(labels))}"
+        for stored, labels in sorted(sets.items())
+    )
     # A meaning's name stands for one definition wherever shards meet, so it cannot take a built-in one.
-    return Meaning(name if name not in MEANINGS else f"{name}-own", f"as written in {name}'s {FILE}", sets)
+    return Meaning(name if name not in MEANINGS else f"{name}-own", words or "every id is what it says", sets)
 
 
 def _group(content: Mapping[str, Any], path: Path) -> re.Pattern[str] | None:

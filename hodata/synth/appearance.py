@@ -237,14 +237,16 @@ def skin_marks() -> Array:
 def _paint(rows, out):  # type: ignore[no-untyped-def]
     """Paint shapes over one another. Lengths are in picture heights."""
     height, width, _ = out.shape
+    cosine, sine = np.cos(rows[:, 5]), np.sin(rows[:, 5])
     for y in range(height):
         for x in range(width):
             u, v = x / height, y / height
             for k in range(rows.shape[0]):
                 m = rows[k]
-                cos, sin = np.cos(m[5]), np.sin(m[5])
                 a, b = u - m[1], v - m[2]
-                p, q = (a * cos + b * sin) / m[3], (b * cos - a * sin) / m[4]
+                p, q = (a * cosine[k] + b * sine[k]) / m[3], (b * cosine[k] - a * sine[k]) / m[4]
+                if m[0] != 2 and (abs(p) > 1 or abs(q) > 1):
+                    continue
                 soft = m[6] / min(m[3], m[4])
                 if m[0] == 0:
                     cover = min(max((1 - max(abs(p), abs(q))) / soft, 0.0), 1.0)
@@ -252,7 +254,7 @@ def _paint(rows, out):  # type: ignore[no-untyped-def]
                     cover = min(max((1 - np.sqrt(p * p + q * q)) / soft, 0.0), 1.0)
                 elif m[0] == 3:  # boards of a shelf
                     wave = q * 2.5 - np.floor(q * 2.5)
-                    cover = 1.0 if abs(p) < 1 and abs(q) < 1 and wave < 0.14 else 0.0
+                    cover = min(max((0.1 - abs(wave - 0.5)) * m[4] / 2.5 / 0.006 + 0.5, 0.0), 1.0)
                 else:
                     cover = 1.0
                 if cover <= 0:
@@ -262,7 +264,7 @@ def _paint(rows, out):  # type: ignore[no-untyped-def]
                     t = min(max(0.5 + q / 0.8, 0.0), 1.0)
                 elif texture == 1:
                     s = p * scale * 0.3 - np.floor(p * scale * 0.3)
-                    t = 1.0 if s < 0.5 else 0.0
+                    t = min(max((0.25 - abs(s - 0.5)) * m[3] / (scale * 0.3) / 0.01 + 0.5, 0.0), 1.0)
                 elif texture == 2:
                     t = min(max(0.5 + 0.5 * q, 0.0), 1.0)
                 elif texture == 3:

@@ -109,7 +109,7 @@ def _placement(solid: Solid, style: str, rng: np.random.Generator) -> tuple[Arra
 
 
 @lru_cache(maxsize=1)
-def _palm_points() -> Array:
+def palm_points() -> Array:
     """Vertices of the palm's underside at rest: what a thing in the hand lies against."""
     model = hand_model("right")
     v = model.vertices
@@ -119,7 +119,7 @@ def _palm_points() -> Array:
 
 def _bring_to_palm(model: HandModel, solid: Solid, R: Array, t: Array, standoff: float) -> Array:
     """Move the thing along +y until it is `standoff` away from the palm (sphere tracing)."""
-    points = _palm_points()
+    points = palm_points()
     for _ in range(24):
         gap = float(solid.distance((points - t) @ R).min()) + 0.0012 - standoff
         t = t + np.array([0.0, gap, 0.0])
@@ -151,8 +151,8 @@ def _close(model: HandModel, betas: Array, solid: Solid, R: Array, t: Array, rng
     tips = model.pose(np.zeros(48), betas)[0][[320, 443, 672, 555, 744]]
     pose = np.zeros((16, 3))
     axes = _flexion_axes(model)
-    first = np.radians(np.linspace(-12, 85, 11))
-    second = np.radians(np.linspace(4, 100, 11))
+    first = np.radians(np.linspace(-12, 85, 10))
+    second = np.radians(np.linspace(4, 100, 10))
     bend1, bend2 = (g.ravel() for g in np.meshgrid(first, second, indexing="ij"))
     bends = np.stack([bend1, bend2, 0.65 * bend2], axis=1)
     relaxed = (rng.uniform(0.3, 0.6), rng.uniform(0.3, 0.7))
@@ -167,9 +167,9 @@ def _close(model: HandModel, betas: Array, solid: Solid, R: Array, t: Array, rng
     opposition, swing, flex1, flex2 = (
         g.ravel()
         for g in np.meshgrid(
-            np.radians(np.linspace(-85, 15, 8)),
-            np.radians(np.linspace(-30, 35, 5)),
-            np.radians([-8, 15, 40]),
+            np.radians(np.linspace(-85, 15, 7)),
+            np.radians(np.linspace(-30, 35, 4)),
+            np.radians([-5, 25]),
             np.radians([-10, 20, 55]),
             indexing="ij",
         )
@@ -182,7 +182,7 @@ def _close(model: HandModel, betas: Array, solid: Solid, R: Array, t: Array, rng
     points = _along(np.array([*joints[13:16], tips[4]]), rotations)
     # The thumb must not run through the other fingers: their points are obstacles as well.
     posed, _ = model.pose(pose.ravel(), betas)
-    others = posed[(model.weights[:, 1:13].sum(axis=1) > 0.5)][::3]
+    others = posed[(model.weights[:, 1:13].sum(axis=1) > 0.5)][::8]
     clearance = np.linalg.norm(points[:, 3:, None] - others, axis=-1).min(axis=(1, 2))
     cost = _cost(solid, (points - t) @ R, 0.0098) + 2e5 * np.maximum(0.0085 - clearance, 0) ** 2
     cost += 0.05 * ((opposition + 0.7) ** 2 + swing**2 + flex1**2 + 0.5 * flex2**2)

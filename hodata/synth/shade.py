@@ -113,31 +113,41 @@ def _gamma_table() -> NDArray[np.float32]:
 _GAMMA = _gamma_table()
 
 
+_MIX = (np.uint32(0x8DA6B343), np.uint32(0xD8163841), np.uint32(0xCB1AB31F), np.uint32(0x9E3779B1))
+
+
+@numba.njit(cache=True, inline="always")
+def _scatter(h):  # type: ignore[no-untyped-def]
+    """A number in [0, 1) from mixed lattice coordinates."""
+    h ^= h >> np.uint32(15)
+    h = np.uint32(h * np.uint32(0x2C1B3C6D))
+    h ^= h >> np.uint32(13)
+    return np.float32(h >> np.uint32(8)) * np.float32(1.0 / 16777216.0)
+
+
 @numba.njit(cache=True, inline="always")
 def _hash(i, j, k, seed):  # type: ignore[no-untyped-def]
     """A number in [0, 1) for a lattice point."""
-    h = np.uint32(i) * np.uint32(0x8DA6B343) ^ np.uint32(j) * np.uint32(0xD8163841)
-    h ^= np.uint32(k) * np.uint32(0xCB1AB31F) ^ np.uint32(seed) * np.uint32(0x9E3779B1)
-    h ^= h >> np.uint32(15)
-    h = np.uint32(h * np.uint32(0x2C1B3C6D))
-    h ^= h >> np.uint32(12)
-    h = np.uint32(h * np.uint32(0x297A2D39))
-    h ^= h >> np.uint32(15)
-    return np.float32(np.uint32(h) >> np.uint32(8)) * np.float32(1.0 / 16777216.0)
+    a, b, c = np.uint32(i) * _MIX[0], np.uint32(j) * _MIX[1], np.uint32(k) * _MIX[2]
+    return _scatter(np.uint32(a) ^ np.uint32(b) ^ np.uint32(c) ^ np.uint32(np.uint32(seed) * _MIX[3]))
 
 
 @numba.njit(cache=True)
 def value_noise(x, y, z, seed):  # type: ignore[no-untyped-def]
     """Smooth noise in [0, 1] with one value per unit cell."""
     fx, fy, fz = np.floor(x), np.floor(y), np.floor(z)
-    i, j, k = np.int64(fx), np.int64(fy), np.int64(fz)
     u, v, w = x - fx, y - fy, z - fz
     u, v, w = u * u * (3 - 2 * u), v * v * (3 - 2 * v), w * w * (3 - 2 * w)
-    a = _hash(i, j, k, seed) * (1 - u) + _hash(i + 1, j, k, seed) * u
-    b = _hash(i, j + 1, k, seed) * (1 - u) + _hash(i + 1, j + 1, k, seed) * u
-    c = _hash(i, j, k + 1, seed) * (1 - u) + _hash(i + 1, j, k + 1, seed) * u
-    d = _hash(i, j + 1, k + 1, seed) * (1 - u) + _hash(i + 1, j + 1, k + 1, seed) * u
-    return (a * (1 - v) + b * v) * (1 - w) + (c * (1 - v) + d * v) * w
+    salt = np.uint32(np.uint32(seed) * _MIX[3])
+    a0, b0, c0 = np.uint32(np.int64(fx)), np.uint32(np.int64(fy)), np.uint32(np.int64(fz))
+    a0, b0, c0 = np.uint32(a0 * _MIX[0]), np.uint32(b0 * _MIX[1]), np.uint32(np.uint32(c0 * _MIX[2]) ^ salt)
+    a1, b1 = np.uint32(a0 + _MIX[0]), np.uint32(b0 + _MIX[1])
+    c1 = np.uint32(np.uint32(np.uint32(c0 ^ salt) + _MIX[2]) ^ salt)
+    near = (_scatter(a0 ^ b0 ^ c0) * (1 - u) + _scatter(a1 ^ b0 ^ c0) * u) * (1 - v)
+    near += (_scatter(a0 ^ b1 ^ c0) * (1 - u) + _scatter(a1 ^ b1 ^ c0) * u) * v
+    far = (_scatter(a0 ^ b0 ^ c1) * (1 - u) + _scatter(a1 ^ b0 ^ c1) * u) * (1 - v)
+    far += (_scatter(a0 ^ b1 ^ c1) * (1 - u) + _scatter(a1 ^ b1 ^ c1) * u) * v
+    return near * (1 - w) + far * w
 
 
 @numba.njit(cache=True, inline="always")
@@ -222,10 +232,11 @@ def _skin(m, marks, x, y, z, color):  # type: ignore[no-untyped-def]
                     d = u * u * u * u + v * v * v * v
                     if d < 1:
                         tip = _edge(along, 0.0045, 0.0012)
-                        r += 0.35 * (1 - 0.5 * tip) * (0.82 - r) + 0.1 * tip
-                        g += 0.30 * (0.62 - g) + 0.1 * tip
-                        b += 0.30 * (0.58 - b) + 0.1 * tip
-                        gloss = 0.5
+                        # Paler and pinker than this skin, its free edge more so.
+                        r += (0.30 + 0.25 * tip) * (0.35 + 0.6 * m[4] - r)
+                        g += (0.25 + 0.30 * tip) * (0.25 + 0.6 * m[5] - g)
+                        b += (0.25 + 0.30 * tip) * (0.22 + 0.6 * m[6] - b)
+                        gloss = 0.12
                     elif d < 1.7:
                         dark = max(dark, 0.22)
             else:  # a joint: creases across
@@ -257,9 +268,11 @@ def _lit(depth, T, K, px, py, pz, softness, jitter):  # type: ignore[no-untyped-
     if not (2 < u < depth.shape[1] - 3 and 2 < v < depth.shape[0] - 3):
         return 1.0
     total = 0.0
+    other = jitter * 7.31
+    other -= np.floor(other)
     for k in range(4):
         dx = softness * ((k & 1) - 0.5 + 0.7 * (jitter - 0.5))
-        dy = softness * ((k >> 1) - 0.5 + 0.7 * (((jitter * 7.31) % 1.0) - 0.5))
+        dy = softness * ((k >> 1) - 0.5 + 0.7 * (other - 0.5))
         i = min(max(int(v + dy + 0.5), 0), depth.shape[0] - 1)
         j = min(max(int(u + dx + 0.5), 0), depth.shape[1] - 1)
         total += 0.25 if z < depth[i, j] + 0.005 else 0.0
@@ -273,6 +286,9 @@ def _shade(
 ):  # type: ignore[no-untyped-def] # fmt: skip
     height, width = face_map.shape
     color = np.empty(3)
+    p0, p1, p2 = np.empty(3), np.empty(3), np.empty(3)
+    loaded, v0, v1, v2, kind = -1, 0, 0, 0, 0
+    m = materials[0]
     sx, sy = (backdrop.shape[1] - 1.001) / max(width - 1, 1), (backdrop.shape[0] - 1.001) / max(height - 1, 1)
     for row in range(height):
         for col in range(width):
@@ -288,11 +304,17 @@ def _shade(
                 continue
             dx = inverse_K[0, 0] * col + inverse_K[0, 1] * row + inverse_K[0, 2]
             dy = inverse_K[1, 1] * row + inverse_K[1, 2]
-            v0, v1, v2 = faces[f, 0], faces[f, 1], faces[f, 2]
-            w0, w1, w2 = corner_weights(dx, dy, vertices[v0], vertices[v1], vertices[v2])
-            px = w0 * vertices[v0, 0] + w1 * vertices[v1, 0] + w2 * vertices[v2, 0]
-            py = w0 * vertices[v0, 1] + w1 * vertices[v1, 1] + w2 * vertices[v2, 1]
-            pz = w0 * vertices[v0, 2] + w1 * vertices[v1, 2] + w2 * vertices[v2, 2]
+            if f != loaded:  # neighbours mostly share a face
+                loaded = f
+                v0, v1, v2 = faces[f, 0], faces[f, 1], faces[f, 2]
+                for c in range(3):
+                    p0[c], p1[c], p2[c] = vertices[v0, c], vertices[v1, c], vertices[v2, c]
+                m = materials[face_material[f]]
+                kind = int(m[0])
+            w0, w1, w2 = corner_weights(dx, dy, p0, p1, p2)
+            px = w0 * p0[0] + w1 * p1[0] + w2 * p2[0]
+            py = w0 * p0[1] + w1 * p1[1] + w2 * p2[1]
+            pz = w0 * p0[2] + w1 * p1[2] + w2 * p2[2]
             nx = w0 * normals[v0, 0] + w1 * normals[v1, 0] + w2 * normals[v2, 0]
             ny = w0 * normals[v0, 1] + w1 * normals[v1, 1] + w2 * normals[v2, 1]
             nz = w0 * normals[v0, 2] + w1 * normals[v1, 2] + w2 * normals[v2, 2]
@@ -304,8 +326,6 @@ def _shade(
             x = w0 * texture[v0, 0] + w1 * texture[v1, 0] + w2 * texture[v2, 0]
             y = w0 * texture[v0, 1] + w1 * texture[v1, 1] + w2 * texture[v2, 1]
             z = w0 * texture[v0, 2] + w1 * texture[v1, 2] + w2 * texture[v2, 2]
-            m = materials[face_material[f]]
-            kind = int(m[0])
             gloss = m[9]
             color[0], color[1], color[2] = m[1], m[2], m[3]
             if kind == SKIN:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,17 +51,8 @@ class Lathe:
     height: Array
 
     def distance(self, p: Array) -> Array:
-        rho, z = np.hypot(p[..., 0], p[..., 1]), p[..., 2]
-        r = np.concatenate([[0.0], self.radius, [0.0]])
-        h = np.concatenate([self.height[:1], self.height, self.height[-1:]])
-        best = np.full(rho.shape, np.inf)
-        for k in range(len(r) - 1):
-            dr, dh = r[k + 1] - r[k], h[k + 1] - h[k]
-            t = ((rho - r[k]) * dr + (z - h[k]) * dh) / max(dr * dr + dh * dh, 1e-12)
-            t = np.clip(t, 0, 1)
-            np.minimum(best, (rho - r[k] - t * dr) ** 2 + (z - h[k] - t * dh) ** 2, out=best)
-        inside = (z > h[0]) & (z < h[-1]) & (rho < np.interp(z, self.height, self.radius))
-        return np.where(inside, -np.sqrt(best), np.sqrt(best))
+        flat = np.ascontiguousarray(p.reshape(-1, 3), dtype=np.float64)
+        return _lathe_distance(flat, self.radius, self.height).reshape(p.shape[:-1])
 
 
 @dataclass(frozen=True)
@@ -304,3 +296,26 @@ def _join(a: Mesh, b: Mesh) -> Mesh:
         np.concatenate([a.faces, b.faces + len(a.vertices)]).astype(np.int32),
         np.concatenate([a.slots, b.slots]),
     )
+
+
+@numba.njit(cache=True)
+def _lathe_distance(points, radius, height):  # type: ignore[no-untyped-def]
+    """Signed distance [N] to the body of revolution whose outline runs from the axis to the axis."""
+    count = radius.shape[0]
+    out = np.empty(points.shape[0])
+    for n in range(points.shape[0]):
+        rho = np.sqrt(points[n, 0] ** 2 + points[n, 1] ** 2)
+        z = points[n, 2]
+        best = np.inf
+        inside = False
+        for k in range(-1, count):
+            r0, h0 = (0.0, height[0]) if k < 0 else (radius[k], height[k])
+            r1, h1 = (0.0, height[count - 1]) if k == count - 1 else (radius[k + 1], height[k + 1])
+            dr, dh = r1 - r0, h1 - h0
+            t = ((rho - r0) * dr + (z - h0) * dh) / max(dr * dr + dh * dh, 1e-12)
+            t = min(max(t, 0.0), 1.0)
+            best = min(best, (rho - r0 - t * dr) ** 2 + (z - h0 - t * dh) ** 2)
+            if h0 < z <= h1 and rho < r0 + dr * (z - h0) / dh:
+                inside = True
+        out[n] = -np.sqrt(best) if inside else np.sqrt(best)
+    return out

@@ -37,7 +37,7 @@ def some_frame(number: int) -> Frame:
     return {"myleft": box(2 + number % 7, 20, 20, 30), "yourright": box(12, 5, 30, 25)}
 
 
-def structs(items: Sequence[Mapping[str, object]], fields: Sequence[str], shape: Callable[[int], tuple[int, ...]]):  # noqa: ANN201
+def structs(items: Sequence[Mapping[str, object]], fields: Sequence[str], shape: Callable[[int], tuple[int, ...]]):
     """A MATLAB struct array, as savemat takes it."""
     array = np.empty(shape(len(items)), dtype=[(name, object) for name in fields])
     flat = array.reshape(-1)
@@ -63,7 +63,7 @@ def write_video(root: Path, video: str, numbers: Sequence[int] = FRAMES) -> Path
     return folder
 
 
-def write_polygons(folder: Path, frames: Sequence[Frame], shape=row, empty: NDArray[np.float64] = EMPTY) -> None:  # noqa: ANN001
+def write_polygons(folder: Path, frames: Sequence[Frame], shape=row, empty: NDArray[np.float64] = EMPTY) -> None:
     items = [{hand: frame.get(hand, empty) for hand in HANDS} for frame in frames]
     savemat(folder / "polygons.mat", {"polygons": structs(items, HANDS, shape)}, do_compression=True)
 
@@ -136,7 +136,7 @@ def test_a_hand_painted_over_entirely_is_no_instance(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [row, column])
 @pytest.mark.parametrize("empty", [np.zeros((0, 0)), np.zeros((1, 0)), np.zeros((0, 2)), np.array([[1.0, 2.0]])])
-def test_every_way_to_say_no_hand(tmp_path: Path, shape, empty: NDArray[np.float64]) -> None:  # noqa: ANN001
+def test_every_way_to_say_no_hand(tmp_path: Path, shape, empty: NDArray[np.float64]) -> None:
     folder = write_video(tmp_path, VIDEO, [3, 20])
     write_polygons(folder, [{"yourleft": box(2, 2, 9, 9)}, {}], shape, empty)
     source = EgoHands(tmp_path)

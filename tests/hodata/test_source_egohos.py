@@ -42,7 +42,7 @@ def write_frame(root: Path, subset: str, stem: str) -> None:
     write_label(root / subset / "label" / f"{stem}.png")
 
 
-def scan_one(root: Path):  # noqa: ANN201
+def scan_one(root: Path):
     source = EgoHOS(root)
     (record,) = source.scan().records
     return source, record
@@ -138,7 +138,7 @@ def test_a_label_of_another_size_is_refused(tmp_path: Path) -> None:
     write_frame(tmp_path, "train", "a_1")
     source, record = scan_one(tmp_path)
     write_label(tmp_path / record.mask, np.zeros((HEIGHT, WIDTH + 1), dtype=np.uint8))
-    with pytest.raises(SampleError, match="49x36.*48x36"):
+    with pytest.raises(SampleError, match=r"49x36.*48x36"):
         source.load(record)
 
 

@@ -126,7 +126,7 @@ def test_values_that_are_not_listed_are_named(tmp_path: Path) -> None:
 def test_a_mask_of_another_size_and_damaged_images_are_refused(tmp_path: Path) -> None:
     make(tmp_path)
     write_mask(tmp_path / "masks/r1_0007.png", IDS[:-1])
-    with pytest.raises(SampleError, match="32x23.*32x24"):
+    with pytest.raises(SampleError, match=r"32x23.*32x24"):
         load_one(tmp_path)
     write_mask(tmp_path / "masks/r1_0007.png", IDS)
     path = tmp_path / "images/r1_0007.jpg"

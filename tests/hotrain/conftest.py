@@ -1,0 +1,100 @@
+"""Small shards, written by hodata's own writer, for the tests of hotrain."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hodata.labels import MEANINGS, Label, Meaning
+from hodata.sample import Record, Sample, mask_instances
+from hodata.shards.index import IndexInfo
+from hodata.shards.reader import ShardIndex
+from hodata.shards.writer import ShardWriter
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One shard of drawn pictures: a bright hand-coloured disc on a dark ground, and a green square as the object."""
+
+    name: str
+    split: str = "train"
+    samples: int = 6
+    meaning: str = "exact"
+    size: tuple[int, int] = (64, 48)
+    group: str = ""
+    hand: Label = Label.HAND
+    item: Label = Label.OBJECT
+    ground: Label = Label.BACKGROUND
+    kind: str = "jpg"
+
+
+def draw(spec: Spec, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 image [H, W, 3] and label map [H, W] of one sample; a function of its name and number."""
+    rng = np.random.default_rng([number, *spec.name.encode(), *spec.split.encode()])
+    width, height = spec.size
+    image = rng.integers(20, 80, (height, width, 3), dtype=np.uint8)
+    mask = np.full((height, width), spec.ground, dtype=np.uint8)
+    rows, columns = np.mgrid[:height, :width]
+    x, y = rng.integers(0, width - 16), rng.integers(0, height - 16)
+    image[y : y + 16, x : x + 16] = (30, 200, 60)
+    mask[y : y + 16, x : x + 16] = spec.item
+    inside = (columns - rng.integers(12, width - 12)) ** 2 + (rows - rng.integers(12, height - 12)) ** 2 < 11**2
+    image[inside] = (220, 150, 120)
+    mask[inside] = spec.hand
+    return image, mask
+
+
+def encode(image: np.ndarray, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG" if kind == "jpg" else "PNG", quality=95)
+    return buffer.getvalue()
+
+
+def write(folder: Path, specs: Sequence[Spec], meanings: Sequence[Meaning] = ()) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    declared = tuple(meaning.to_json() for meaning in [*MEANINGS.values(), *meanings])
+    for spec in specs:
+        info = IndexInfo(spec.name, "0" * 64, {}, declared, ())
+        with ShardWriter(folder, f"{spec.name}-{spec.split}-000000", info, "none", False) as writer:
+            for number in range(spec.samples):
+                image, mask = draw(spec, number)
+                key = f"{spec.name}_{spec.split}_{number}"
+                group = spec.group or f"{spec.name}/{spec.split}-{number // 3}"
+                sample = Sample(encode(image, spec.kind), spec.kind, mask, spec.meaning, instances=mask_instances(mask))
+                writer.add(sample, Record(key, group, "", f"{key}.{spec.kind}"), key=key, split=spec.split)
+    return folder
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Callable[..., Path]:
+    """Writes specs into a fresh folder and returns it."""
+    return lambda *specs, meanings=(): write(tmp_path / "shards", specs, meanings)
+
+
+@pytest.fixture
+def opened(shards: Callable[..., Path]) -> Callable[..., ShardIndex]:
+    """Writes specs and opens the shards."""
+    return lambda *specs, meanings=(): ShardIndex.open(shards(*specs, meanings=meanings))
+
+
+@pytest.fixture(scope="session")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> ShardIndex:
+    """Three sources of different sizes, meanings and splits, read only."""
+    folder = write(
+        tmp_path_factory.mktemp("mixed"),
+        (
+            Spec("ego", samples=11, meaning="egohos", hand=Label.LEFT_HAND, item=Label.OBJECT_LEFT),
+            Spec("wrist", samples=7, meaning="hand-wrist", size=(40, 40), item=Label.BACKGROUND, kind="png"),
+            Spec("ego", "val", 5, "egohos", hand=Label.RIGHT_HAND, item=Label.OBJECT_RIGHT),
+            Spec("wrist", "val", 4, "hand-wrist", size=(40, 40), item=Label.BACKGROUND, kind="png"),
+            Spec("ego", "test", 4, "egohos", hand=Label.RIGHT_HAND, item=Label.OBJECT_RIGHT),
+            Spec("wrist", "test", 3, "hand-wrist", size=(40, 40), item=Label.BACKGROUND, kind="png"),
+        ),
+    )
+    return ShardIndex.open(folder)

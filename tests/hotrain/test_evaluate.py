@@ -1,0 +1,151 @@
+"""Exact evaluation: each sample once, on one process or several, against a plain loop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from hodata.labels import MEANINGS, TASKS, Meaning, task_table
+from hodata.shards.reader import ShardIndex
+from hotrain.data import decode_image
+from hotrain.errors import SelectionError
+from hotrain.evaluate import StoredTruth, equal_size_batches, evaluate, key_sum
+from hotrain.input_rule import InputRule
+from hotrain.metrics import confusion, score
+from hotrain.model import IMAGENET_MEAN, IMAGENET_STD, create_model
+from hotrain.predict import NetworkPredictor
+
+TASK = TASKS["hand-object"]
+
+
+class ByBrightness:
+    """A predictor that needs no network: red pixels are hand, green ones object."""
+
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return np.where(image[..., 0] > 150, 1, np.where(image[..., 1] > 120, 2, 0)).astype(np.uint8)
+
+    def classes(self, prepared: Sequence[NDArray[Any]], size: tuple[int, int]) -> NDArray[np.uint8]:
+        assert all(image.shape == (size[1], size[0]) for image in prepared)
+        return np.stack(prepared)
+
+
+def test_equals_a_plain_loop(mixed: ShardIndex) -> None:
+    rows = mixed.select(split="val")
+    found = evaluate(mixed, rows, TASK, ByBrightness(), batch_size=3)
+    reader = mixed.reader()
+    for name, extent in (("ego", "arm"), ("wrist", "wrist")):
+        matrix = np.zeros((16, 4), np.int64)
+        own = [row for row in rows if mixed.column("source")[row] == name]
+        for row in own:
+            image = decode_image(reader.image(row), mixed.column("image_kind")[row], "k")
+            sets = task_table(mixed.meanings[mixed.column("meaning")[row]], TASK)[reader.mask(row)]
+            matrix += confusion(sets, ByBrightness().prepare(image), 4)
+        assert found.by_source[name] == score(matrix, len(own), TASK, extent)
+    assert found.pooled.samples == len(rows) == 9
+    assert found.by_source["ego"].iou["hand"] > 0.9  # type: ignore[operator]
+    assert found.by_source["wrist"].iou["object"] is None
+
+
+def test_batches_hold_one_size_and_every_row_once(mixed: ShardIndex) -> None:
+    rows = np.random.default_rng(0).permutation(len(mixed))
+    batches = equal_size_batches(mixed, rows, 4)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(mixed)))
+    assert batches == equal_size_batches(mixed, np.sort(rows), 4)
+    for batch in batches:
+        assert 1 <= len(batch) <= 4
+        assert len({(mixed.column("width")[row], mixed.column("height")[row]) for row in batch}) == 1
+
+
+def test_key_sum_is_its_definition() -> None:
+    keys = [f"key{number}" for number in range(50)]
+    expected = 0
+    for key in keys:
+        expected = (expected + int(np.frombuffer(hashlib.sha256(key.encode()).digest()[:8], "<u8")[0])) % 2**64
+    assert key_sum(keys) == expected == key_sum(keys[::-1])
+
+
+class Exact(StoredTruth):
+    """The same masks, taken for the whole truth."""
+
+    def meaning(self, row: int) -> Meaning:
+        return MEANINGS["exact"]
+
+
+def test_another_truth_can_be_given(mixed: ShardIndex) -> None:
+    rows = mixed.select(split="val")
+    found = evaluate(mixed, rows, TASK, ByBrightness(), truth=Exact(mixed))
+    assert {scores.extent for scores in found.by_source.values()} == {"wrist"}
+    assert found.by_source["wrist"].iou["background"] is not None
+
+
+def test_nothing_selected_is_refused(mixed: ShardIndex) -> None:
+    with pytest.raises(SelectionError, match="no sample"):
+        evaluate(mixed, np.array([], dtype=np.int64), TASK, ByBrightness())
+
+
+def test_a_row_counted_twice_is_refused(mixed: ShardIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proof at the end notices what a faulty sharding of the rows would do."""
+    monkeypatch.setattr("hotrain.evaluate.equal_size_batches", lambda *_: [[0], [1], [1]])
+    with pytest.raises(SelectionError, match="counted 3 samples with key sum"):
+        evaluate(mixed, np.array([0, 1, 2]), TASK, ByBrightness())
+
+
+def _evaluate_in_group(rank: int, world: int, port: int, folder: str, out: str) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(world)}
+    from hotrain.distributed import join_group, leave_group
+
+    torch.set_num_threads(1)
+    join_group("cpu")
+    index = ShardIndex.open(folder)
+    found = evaluate(index, index.select(), TASK, ByBrightness(), batch_size=4)
+    (Path(out) / f"{rank}.json").write_text(json.dumps(found.to_json()))
+    leave_group()
+
+
+def test_two_processes_find_what_one_finds(mixed: ShardIndex, tmp_path: Path) -> None:
+    folder = str(mixed.shards[0].parent)
+    alone = evaluate(mixed, mixed.select(), TASK, ByBrightness(), batch_size=4).to_json()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    group = [
+        context.Process(target=_evaluate_in_group, args=(rank, 2, port, folder, str(tmp_path))) for rank in range(2)
+    ]
+    for process in group:
+        process.start()
+    for process in group:
+        process.join(60)
+        assert process.exitcode == 0
+    for rank in range(2):
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == json.loads(json.dumps(alone))
+
+
+def test_logits_are_resized_to_the_image_and_argmax_is_taken_there() -> None:
+    torch.manual_seed(0)
+    model = create_model("lraspp_mobilenet_v3_large", 3).train()
+    image = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    predictor = NetworkPredictor(model, InputRule(64), IMAGENET_MEAN, IMAGENET_STD, torch.device("cpu"))
+    found = predictor.classes([predictor.prepare(image)] * 2, (120, 90))
+    assert model.training
+
+    small = torch.from_numpy(InputRule(64).resize(image).copy()).permute(2, 0, 1)[None].float() / 255
+    small = (small - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[:, None, None]
+    with torch.no_grad():
+        logits = model.eval()(small)["out"]
+    expected = functional.interpolate(logits, (90, 120), mode="bilinear").argmax(1).numpy()[0]
+    assert found.shape == (2, 90, 120) and found.dtype == np.uint8
+    assert (found[0] == expected).mean() > 0.999
+    np.testing.assert_array_equal(found[0], found[1])

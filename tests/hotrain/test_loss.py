@@ -1,0 +1,104 @@
+"""The loss over sets against an independent NumPy twin, and its properties."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from hodata.labels import MEANINGS, TASKS, Label, task_table
+from hotrain.loss import class_sets, decided_pixels, set_loss, set_tables
+
+
+def slow_loss(logits: np.ndarray, sets: np.ndarray) -> float:
+    """Pixel by pixel: -log of the summed softmax of the classes in the set, in exact sums of float64."""
+    total = 0.0
+    batch, classes, height, width = logits.shape
+    for b in range(batch):
+        for y in range(height):
+            for x in range(width):
+                pixel = logits[b, :, y, x].astype(np.float64)
+                weights = [math.exp(value - pixel.max()) for value in pixel]
+                inside = math.fsum(weights[c] for c in range(classes) if int(sets[b, y, x]) >> c & 1)
+                total -= math.log(inside / math.fsum(weights))
+    return total
+
+
+def arrays(seed: int, classes: int, scale: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, classes, 4, 5, generator=generator) * scale
+    sets = torch.randint(1, 1 << classes, (2, 4, 5), generator=generator, dtype=torch.int64).byte()
+    return logits, sets
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**31), classes=st.integers(2, 8), scale=st.sampled_from([0.1, 3.0, 40.0]))
+def test_equals_the_slow_twin(seed: int, classes: int, scale: float) -> None:
+    logits, sets = arrays(seed, classes, scale)
+    assert float(set_loss(logits, sets)) == pytest.approx(slow_loss(logits.numpy(), sets.numpy()), rel=1e-4, abs=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31), classes=st.integers(2, 8))
+def test_singletons_are_cross_entropy(seed: int, classes: int) -> None:
+    logits, _ = arrays(seed, classes)
+    truth = torch.randint(0, classes, (2, 4, 5), generator=torch.Generator().manual_seed(seed))
+    mine, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    loss = set_loss(mine, (1 << truth).byte())
+    reference = functional.cross_entropy(theirs, truth, reduction="sum")
+    torch.testing.assert_close(loss, reference)
+    loss.backward()
+    reference.backward()
+    torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_a_partition_into_sets_is_cross_entropy_of_the_merged_classes(seed: int) -> None:
+    """Classes {0, 3}, {1}, {2, 4} merged by the summed probability: plain cross-entropy over the three."""
+    logits, _ = arrays(seed, 5)
+    parts = torch.tensor([[1, 0, 0, 1, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 1]], dtype=torch.float64)
+    truth = torch.randint(0, 3, (2, 4, 5), generator=torch.Generator().manual_seed(seed))
+    merged = torch.einsum("pk,bkhw->bphw", parts, logits.double().softmax(1)).log()
+    expected = functional.nll_loss(merged, truth, reduction="sum")
+    bits = torch.tensor([0b01001, 0b00010, 0b10100], dtype=torch.uint8)
+    assert float(set_loss(logits, bits[truth])) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_all_classes_cost_exactly_nothing() -> None:
+    logits, _ = arrays(0, 4, 50.0)
+    logits.requires_grad_()
+    loss = set_loss(logits, torch.full((2, 4, 5), 0b1111, dtype=torch.uint8))
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert logits.grad is not None and not logits.grad.any()
+
+
+def test_gradients_are_finite_at_extreme_logits() -> None:
+    logits = torch.tensor([1e4, -1e4, 0.0])[None, :, None, None].requires_grad_()
+    loss = set_loss(logits, torch.tensor([[[0b010]]], dtype=torch.uint8))
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(2e4)
+    assert torch.isfinite(logits.grad).all()  # type: ignore[arg-type]
+
+
+def test_bfloat16_logits_are_summed_in_float32() -> None:
+    logits, sets = arrays(1, 3)
+    loss = set_loss(logits.bfloat16(), sets)
+    assert loss.dtype == torch.float32
+    assert float(loss.detach()) == pytest.approx(float(set_loss(logits.bfloat16().float(), sets)))
+
+
+def test_sets_follow_each_image_s_own_meaning() -> None:
+    task, meanings = TASKS["hand-object"], [MEANINGS["egohos"], MEANINGS["hand-wrist"]]
+    label = torch.tensor([[[0, 1, 255]], [[0, 9, 10]]], dtype=torch.uint8)
+    sets = class_sets(label, torch.tensor([0, 1], dtype=torch.int16), set_tables(meanings, task))
+    expected = [[task_table(m, task)[v] for v in row[0]] for m, row in zip(meanings, label.numpy(), strict=True)]
+    np.testing.assert_array_equal(sets.numpy()[:, 0], expected)
+    assert int(decided_pixels(sets, len(task.classes))) == 5  # void alone is undecided
+    assert sets[0, 0, 2] == 0b1111 and int(Label.VOID) == 255

@@ -1,0 +1,150 @@
+"""Every model: shapes, last layers, weights that fit and weights that do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from hotrain.cli import MODELS as CLI_MODELS
+from hotrain.errors import WeightsError
+from hotrain.model import (
+    MODELS,
+    carry_over,
+    create_model,
+    last_layers,
+    load_body,
+    load_coco,
+    parameter_groups,
+    read_weights,
+)
+
+SMALL = "lraspp_mobilenet_v3_large"
+
+
+def test_the_command_line_knows_the_same_models() -> None:
+    assert CLI_MODELS == MODELS
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "deeplabv3_resnet101"])
+def test_every_model(name: str) -> None:
+    model = create_model(name, 5).eval()
+    with torch.no_grad():
+        outputs = model(torch.zeros(2, 3, 40, 48))
+    assert all(logits.shape == (2, 5, 40, 48) for logits in outputs.values())
+    assert set(outputs) == ({"out", "aux"} if "resnet" in name else {"out"})
+    modules = dict(model.named_modules())
+    for layer in last_layers(model):
+        assert isinstance(modules[layer], nn.Conv2d) and modules[layer].out_channels == 5
+    # Nothing else of a model depends on the number of classes.
+    other = create_model(name, 3).state_dict()
+    differing = {key.rsplit(".", 1)[0] for key, value in model.state_dict().items() if other[key].shape != value.shape}
+    assert differing == set(last_layers(model))
+    assert {module.momentum for module in modules.values() if isinstance(module, nn.BatchNorm2d)} == {0.1}
+
+
+def test_batchnorm_forgets_its_random_start() -> None:
+    """Fails with torchvision's own momentum of 0.01: after 100 steps evaluation and training must agree."""
+    torch.manual_seed(0)
+    model = create_model(SMALL, 3)
+    batch = torch.randn(4, 3, 32, 32) * 3 + 1
+    with torch.no_grad():
+        model.train()
+        for _ in range(100):
+            trained = model(batch)["out"]
+        evaluated = model.eval()(batch)["out"]
+    assert float((trained - evaluated).abs().mean() / trained.std()) < 0.35
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_weights_of_a_file_fill_all_but_the_last_layers(tmp_path: Path, suffix: str) -> None:
+    from safetensors.torch import save_file
+
+    torch.manual_seed(1)
+    trained, path = create_model(SMALL, 21), tmp_path / f"weights.{suffix}"
+    if suffix == "pth":
+        torch.save({"model": {f"module.{key}": value for key, value in trained.state_dict().items()}}, path)
+    else:
+        save_file(trained.state_dict(), path)
+    model = create_model(SMALL, 4)
+    load_body(model, read_weights(path), str(path))
+    for name, value in model.state_dict().items():
+        same = value.shape == trained.state_dict()[name].shape and torch.equal(value, trained.state_dict()[name])
+        assert same == (name.rsplit(".", 1)[0] not in last_layers(model))
+
+
+def test_unfit_weights_are_refused(tmp_path: Path) -> None:
+    model = create_model(SMALL, 3)
+    with pytest.raises(WeightsError, match="no such weights file"):
+        read_weights(tmp_path / "missing.pth")
+    (tmp_path / "text.pth").write_text("hello")
+    with pytest.raises(WeightsError, match="cannot be read as weights"):
+        read_weights(tmp_path / "text.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(WeightsError, match="no state dict"):
+        read_weights(tmp_path / "list.pth")
+    with pytest.raises(WeightsError, match=r"lacks \d+ of the model's .*another --model"):
+        load_body(model, {"conv.weight": torch.zeros(1)}, "x.pth")
+    bad = create_model(SMALL, 3).state_dict()
+    bad["backbone.0.0.weight"] = torch.zeros(8, 3, 3, 3)
+    with pytest.raises(
+        WeightsError, match=r"backbone\.0\.0\.weight is \[8, 3, 3, 3\], this model needs \[16, 3, 3, 3\]"
+    ):
+        load_body(model, bad, "x.pth")
+
+
+def test_missing_coco_weights_name_file_address_and_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    url = torchvision.models.get_model_weights(MODELS[0])["COCO_WITH_VOC_LABELS_V1"].url
+    with pytest.raises(WeightsError) as caught:
+        load_coco(create_model(MODELS[0], 3), MODELS[0])
+    for part in (url, url.rsplit("/", 1)[1], str(tmp_path / "checkpoints"), "--weights FILE", "--weights none"):
+        assert part in str(caught.value)
+
+
+def test_coco_weights_come_from_the_place_that_the_error_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file put there by hand is found, and its own mean and std are used."""
+    weights = torchvision.models.get_model_weights(SMALL)["COCO_WITH_VOC_LABELS_V1"]
+    trained = create_model(SMALL, 21)
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(trained.state_dict(), tmp_path / "checkpoints" / weights.url.rsplit("/", 1)[1])
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    model = create_model(SMALL, 3)
+    mean, std = load_coco(model, SMALL)
+    assert (mean, std) == (tuple(weights.transforms().mean), tuple(weights.transforms().std))
+    assert torch.equal(model.state_dict()["backbone.0.0.weight"], trained.state_dict()["backbone.0.0.weight"])
+
+
+@pytest.mark.parametrize("name", [SMALL, "deeplabv3_resnet50"])
+def test_a_second_stage_keeps_what_both_tasks_know(name: str) -> None:
+    known, classes = ["background", "hand", "arm"], ["background", "hand", "object", "arm"]
+    torch.manual_seed(2)
+    first, second = create_model(name, 3), create_model(name, 4)
+    fresh = {key: value.clone() for key, value in second.state_dict().items()}
+    assert carry_over(second, classes, first.state_dict(), known, "run") == ["background", "hand", "arm"]
+    image = torch.randn(2, 3, 33, 33)
+    with torch.no_grad():
+        one, two = first.eval()(image), second.eval()(image)
+    for head in one:
+        torch.testing.assert_close(two[head][:, [0, 1, 3]], one[head])
+    for layer in last_layers(second):
+        assert torch.equal(second.state_dict()[f"{layer}.weight"][2], fresh[f"{layer}.weight"][2])
+
+
+def test_parameter_groups_hold_every_parameter_once() -> None:
+    model = create_model("deeplabv3_resnet50", 3)
+    groups = parameter_groups(model, 0.01, 0.1, 0.05)
+    found = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(found) == sorted(id(parameter) for parameter in model.parameters())
+    rates = {id(parameter): (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]}
+    for key, parameter in model.named_parameters():
+        body, decays = key.startswith("backbone."), parameter.ndim > 1
+        assert rates[id(parameter)] == (pytest.approx(0.001 if body else 0.01), 0.05 if decays else 0.0)
