@@ -14,11 +14,11 @@ import click
 
 from hodata.errors import HodataError
 from hodata.labels import EXTENTS, TASKS
+from hotrain.errors import EXIT_INTERRUPTED, Interrupted
 
 if TYPE_CHECKING:
     from hotrain.metrics import Report
 
-EXIT_INTERRUPTED = 75
 # Also in hotrain.model, which imports torch; a test keeps the two equal.
 MODELS = (
     "deeplabv3_resnet50",
@@ -52,7 +52,7 @@ _shards = click.option(
 @click.option("--task", type=click.Choice(sorted(TASKS)), default="hand", show_default=True)
 @click.option("--init", type=click.Path(path_type=Path), help="Start from another run; only last layers are new.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; its own options hold unless given again.")
-@click.option("--model", type=click.Choice(MODELS), default=MODELS[0], show_default=True)
+@click.option("--model", type=click.Choice(MODELS), default=MODELS[0], help="[default: that of --init, else resnet50]")
 @click.option("--weights", default="coco", show_default=True, metavar="coco|none|FILE", help="What to start from.")
 @click.option("--epochs", type=click.FloatRange(0, min_open=True), default=30, show_default=True)
 @click.option("--samples-per-epoch", type=click.IntRange(1), help="[default: as many as there are]")
@@ -73,8 +73,8 @@ def fit(context: click.Context, **options: Any) -> None:
     Writes RUN/checkpoints, best.json, log.jsonl, tensorboard/, previews/ and curves.png, and prints RUN. Without
     torchrun it starts one process per visible GPU. SIGTERM or SIGINT saves and exits 75; --resume goes on.
     """
+    from hotrain.checkpoint import find
     from hotrain.config import FitConfig
-    from hotrain.errors import Interrupted
 
     resume = options.pop("resume")
     given = {
@@ -91,8 +91,6 @@ def fit(context: click.Context, **options: Any) -> None:
     if resume:
         if "out" not in given:
             raise click.UsageError("--resume needs --out, the folder of the run to go on with")
-        from hotrain.checkpoint import find
-
         stored = FitConfig.from_json(find(Path(given["out"]), which="last").facts["config"])
         config = replace(stored, **given)
     else:
@@ -100,17 +98,21 @@ def fit(context: click.Context, **options: Any) -> None:
             raise click.UsageError("Missing option '--shards'")
         if options["out"] is None:
             options["out"] = f"runs/{datetime.now():%Y%m%d-%H%M%S}"
+        if options["init"] is not None and "model" not in given:
+            options["model"] = find(Path(options["init"])).facts["model"]
         config = FitConfig(**options)
 
-    from hotrain.distributed import launch, processes_wanted
+    from hotrain.distributed import is_main, launch, processes_wanted
     from hotrain.fit import fit as run_fit
 
     try:
         launch(run_fit, (config, resume), processes_wanted(config.device))
     except Interrupted as stopped:
-        click.echo(f"stopped; saved in {stopped.checkpoint}; go on with --resume --out {config.out}", err=True)
+        if is_main():
+            click.echo(f"stopped; saved in {stopped.checkpoint}; go on with --resume --out {config.out}", err=True)
         sys.exit(EXIT_INTERRUPTED)
-    click.echo(config.out)
+    if is_main():
+        click.echo(config.out)
 
 
 @cli.command("eval")

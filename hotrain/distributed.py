@@ -6,12 +6,16 @@ Without a process group everything here is the identity, so the rest of the code
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+
+from hodata.errors import HodataError
+from hotrain.errors import EXIT_INTERRUPTED, Interrupted
 
 
 def rank() -> int:
@@ -25,8 +29,8 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes and prints."""
-    return rank() == 0
+    """Whether this is the process that writes and prints; also true to the launcher before and after the group."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
@@ -35,6 +39,13 @@ def all_reduce_sum(values: Tensor) -> Tensor:
     if dist.is_initialized():
         dist.all_reduce(total)
     return total
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give every rank the main process's running statistics: each has seen other batches, one model is evaluated."""
+    if dist.is_initialized():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 def barrier() -> None:
@@ -87,7 +98,7 @@ def launch(work: Callable[..., Any], arguments: tuple[Any, ...], processes: int)
         processes: 1 runs it in this process.
 
     Raises:
-        SystemExit: the exit code of the first process that failed.
+        SystemExit: with several processes, the exit code of the first that failed; it has said why.
     """
     if processes == 1:
         work(*arguments)
@@ -108,9 +119,20 @@ def launch(work: Callable[..., Any], arguments: tuple[Any, ...], processes: int)
     # Each process would otherwise start a thread per core.
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
     try:
-        elastic_launch(config, work)(*arguments)
+        elastic_launch(config, _in_child)(work, arguments)
     except ChildFailedError as error:
         raise SystemExit(error.get_first_failure()[1].exitcode) from None
     except SignalException as error:
         # The launcher has handed the signal on and waited: the ranks saved what they had.
-        raise SystemExit(75) from error
+        raise SystemExit(EXIT_INTERRUPTED) from error
+
+
+def _in_child(work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """What the command line does around `work`, in a process that has none."""
+    try:
+        work(*arguments)
+    except Interrupted:
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    except HodataError as error:
+        print(f"error (rank {os.environ.get('RANK')}): {error}", file=sys.stderr, flush=True)
+        raise SystemExit(1) from None

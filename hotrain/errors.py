@@ -21,6 +21,9 @@ class TrainingError(HodataError):
     """A run cannot start as configured, or cannot go on."""
 
 
+EXIT_INTERRUPTED = 75  # a complete checkpoint was saved: start again with --resume
+
+
 class Interrupted(Exception):
     """SIGTERM or SIGINT arrived and a complete checkpoint was saved (exit 75).
 

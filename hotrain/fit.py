@@ -24,7 +24,16 @@ from hotrain import checkpoint
 from hotrain.augment import ColorRule, jitter_colors, normalize
 from hotrain.config import FitConfig, learning_rate
 from hotrain.data import Batch, CropData, CropRule, Loader
-from hotrain.distributed import all_reduce_sum, barrier, is_main, join_group, leave_group, rank, world_size
+from hotrain.distributed import (
+    all_reduce_sum,
+    barrier,
+    is_main,
+    join_group,
+    leave_group,
+    rank,
+    share_buffers,
+    world_size,
+)
 from hotrain.errors import CheckpointError, Interrupted, TrainingError
 from hotrain.evaluate import evaluate
 from hotrain.guards import micro_batch
@@ -141,6 +150,8 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
             bar.advance(config.batch_size, **figures)
 
             ends_epoch = number % steps_per_epoch == 0 or number == steps
+            if ends_epoch or asked:
+                share_buffers(model)
             if ends_epoch and len(selection.val_rows):
                 report_now = evaluate(
                     selection.index,
@@ -213,7 +224,7 @@ class Step:
         Raises:
             TrainingError: the loss is not finite.
         """
-        torch.manual_seed(int(uniforms(self._seed, position, DROPOUT + rank(), 1)[0] * 2**53))
+        torch.manual_seed(int(uniforms(self._seed, position, DROPOUT, rank() + 1)[-1] * 2**53))
         self._parallel.train()
         moved = [{name: value.to(self._device, non_blocking=True) for name, value in part.items()} for part in parts]
         sets = [class_sets(part["label"], part["meaning"], self._tables) for part in moved]
@@ -290,7 +301,11 @@ def _start(config: FitConfig, task: Task, before: checkpoint.Checkpoint | None) 
         return Start(model, mean, std, factor, notes)
     if config.init is not None:
         other = checkpoint.find(Path(config.init))
-        other.require(model=config.model)
+        if other.facts["model"] != config.model:
+            raise CheckpointError(
+                f"{other.path}: was trained with --model {other.facts['model']}, this run has {config.model}; a run "
+                "can only start from one of the same model"
+            )
         shared = carry_over(model, task.classes, other.weights(), other.task.classes, str(other.path))
         mean, std, factor = tuple(other.facts["mean"]), tuple(other.facts["std"]), 0.5
         notes.append(f"starting from {other.path}; classes carried over: {', '.join(shared)}")

@@ -32,9 +32,7 @@ class Raster:
     face: NDArray[np.int32]
 
 
-def rasterize(
-    vertices: ArrayLike, faces: ArrayLike, K: ArrayLike, size: tuple[int, int], near: float = NEAR
-) -> Raster:
+def rasterize(vertices: ArrayLike, faces: ArrayLike, K: ArrayLike, size: tuple[int, int], near: float = NEAR) -> Raster:
     """Draw triangles. Of faces at equal depth the first one wins.
 
     Args:
@@ -75,9 +73,7 @@ def label_map(face: NDArray[np.int32], face_labels: ArrayLike, background: int =
     return table[face]  # -1 is the last entry
 
 
-def barycentric(
-    raster: Raster, vertices: ArrayLike, faces: ArrayLike, K: ArrayLike
-) -> NDArray[np.float64]:
+def barycentric(raster: Raster, vertices: ArrayLike, faces: ArrayLike, K: ArrayLike) -> NDArray[np.float64]:
     """Weights [H, W, 3] of the three vertices at each pixel, perspective-correct, in [0, 1]; 0 where nothing is."""
     weights = np.zeros((*raster.face.shape, 3))
     _weights(

@@ -68,9 +68,9 @@ class Source(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
-    licence: ClassVar[str]
-    citation: ClassVar[str]
-    url: ClassVar[str] = ""
+    licence: str
+    citation: str
+    url: str = ""
     version: str = ""
 
     def __init__(self, root: Path) -> None:

@@ -55,9 +55,9 @@ class Coco(Source):
         if path is None:
             raise SourceError(_missing_labels(self.root, self.files))
         self.labels: LabelsFile = read_labels(path, table="categories")
-        self.licence = self.labels.licence  # type: ignore[misc]
-        self.citation = self.labels.citation  # type: ignore[misc]
-        self.url = self.labels.url  # type: ignore[misc]
+        self.licence = self.labels.licence
+        self.citation = self.labels.citation
+        self.url = self.labels.url
 
     @classmethod
     def detect(cls, root: Path) -> Detection:

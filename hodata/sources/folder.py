@@ -44,9 +44,9 @@ class Folder(Source):
         if not found.matched:
             raise SourceError(f"{self.root}: is not {self.title}: {found.reason}")
         self.labels: LabelsFile = read_labels(self.root / FILE, table="ids")
-        self.licence = self.labels.licence  # type: ignore[misc]
-        self.citation = self.labels.citation  # type: ignore[misc]
-        self.url = self.labels.url  # type: ignore[misc]
+        self.licence = self.labels.licence
+        self.citation = self.labels.citation
+        self.url = self.labels.url
 
     @classmethod
     def detect(cls, root: Path) -> Detection:

@@ -95,7 +95,16 @@ def thing_material(rng: np.random.Generator, half_height: float = 0.05) -> Array
     """A material for a thing that may be held or may lie about."""
     kind = int(
         rng.choice(
-            [shade.PLAIN, shade.STRIPES, shade.CHECKS, shade.WOOD, shade.SPECKLE, shade.LABEL, shade.CLOUDS, shade.PRINT],
+            [
+                shade.PLAIN,
+                shade.STRIPES,
+                shade.CHECKS,
+                shade.WOOD,
+                shade.SPECKLE,
+                shade.LABEL,
+                shade.CLOUDS,
+                shade.PRINT,
+            ],
             p=[0.27, 0.12, 0.06, 0.13, 0.08, 0.18, 0.06, 0.10],
         )
     )
@@ -153,7 +162,7 @@ def table_material(rng: np.random.Generator) -> Array:
         second = first + rng.uniform(0.15, 0.5) * (second - first)
     angle = rng.uniform(0, np.pi)
     return material(
-        kind, first, second, scale=scale, grain=rng.uniform(0.05, 0.35),
+        kind, first, second, scale=scale, grain=0.0 if kind == shade.WOOD else rng.uniform(0.05, 0.35),
         gloss=float(rng.choice([0.0, rng.uniform(0.03, 0.15)])), shininess=rng.uniform(15, 60),
         seed=int(rng.integers(1 << 16)), extra=(np.cos(angle), np.sin(angle), 0.0, rng.uniform()),
     )  # fmt: skip
@@ -180,7 +189,7 @@ def turn_light(light: Light, R: Array) -> Light:
 
 
 def backdrop(rng: np.random.Generator, shape: tuple[int, int], clutter: int = 16) -> NDArray[np.float32]:
-    """An out-of-focus surrounding, linear float32 [h, w, 3]: walls, shelves, boxes, blobs, some of them skin-coloured."""
+    """An out-of-focus surrounding, linear float32 [h, w, 3]: walls, shelves, boxes, blobs, some skin-coloured."""
     h, w = shape
     rows = np.zeros((clutter + 1, 16))
     aspect = w / h
@@ -213,7 +222,7 @@ def green_screen(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np
 
 @lru_cache(maxsize=1)
 def skin_marks() -> Array:
-    """[20, 11] nails (0) and joints (1) at rest: kind, place, direction along the finger, direction of its back, radius."""
+    """[20, 11] nails (0) and joints (1) at rest: kind, place, direction of the finger, of its back, radius."""
     model = hand_model("right")
     tips = model.vertices[[320, 443, 672, 555, 744]]
     rows = []

@@ -77,7 +77,8 @@ class HandModel:
         offsets = t - np.einsum("jab,jb->ja", R, joints)
         blended = np.einsum("vj,jab->vab", self.weights, R)
         vertices = np.einsum("vab,vb->va", blended, shaped) + self.weights @ offsets
-        return vertices + translation, t + translation
+        moved = np.asarray(translation, dtype=np.float64)
+        return vertices + moved, t + moved
 
     def keypoints(self, vertices: Array, joints: Array) -> Array:
         """21 points [21, 3] in OpenPose order of posed vertices and joints."""

@@ -151,11 +151,11 @@ def _surface_nets(distance: Field) -> tuple[Array, NDArray[np.int32]]:
     faces = []
     for axis in range(3):
         u, v = (axis + 1) % 3, (axis + 2) % 3
-        a = np.moveaxis(inside, (axis, u, v), (0, 1, 2))
+        solid = np.moveaxis(inside, (axis, u, v), (0, 1, 2))
         n = np.moveaxis(number, (axis, u, v), (0, 1, 2))
-        crossed = a[:-1, 1:-1, 1:-1] != a[1:, 1:-1, 1:-1]
+        crossed = solid[:-1, 1:-1, 1:-1] != solid[1:, 1:-1, 1:-1]
         i, j, k = np.nonzero(crossed)
-        outward = a[:-1, 1:-1, 1:-1][i, j, k]
+        outward = solid[:-1, 1:-1, 1:-1][i, j, k]
         j, k = j + 1, k + 1
         quad = np.stack([n[i, j - 1, k - 1], n[i, j, k - 1], n[i, j, k], n[i, j - 1, k]], axis=1)
         quad[~outward] = quad[~outward][:, ::-1]
@@ -216,7 +216,7 @@ def _decimate(vertices: Array, faces: NDArray[np.int32], target: int) -> tuple[A
     """
     points = [tuple(v) for v in vertices.tolist()]
     ring: list[set[int]] = [set() for _ in points]  # faces at each vertex
-    triangles: list[tuple[int, int, int] | None] = [tuple(f) for f in faces.tolist()]  # type: ignore[misc]
+    triangles: list[tuple[int, int, int] | None] = [tuple(f) for f in faces.tolist()]
     normals = np.cross(vertices[faces[:, 1]] - vertices[faces[:, 0]], vertices[faces[:, 2]] - vertices[faces[:, 0]])
     planes = normals / np.linalg.norm(normals, axis=1, keepdims=True)
     offsets = -np.einsum("ij,ij->i", planes, vertices[faces[:, 0]])
@@ -288,10 +288,10 @@ def _decimate(vertices: Array, faces: NDArray[np.int32], target: int) -> tuple[A
         for other in near(a):
             push(min(a, other), max(a, other))
     kept = np.array([v for v in range(len(points)) if stamp[v] >= 0])
-    number = np.full(len(points), -1)
-    number[kept] = np.arange(len(kept))
+    renumbered = np.full(len(points), -1)
+    renumbered[kept] = np.arange(len(kept))
     left = np.array([f for f in triangles if f is not None])
-    return np.array(points)[kept], number[left].astype(np.int32)
+    return np.array(points)[kept], renumbered[left].astype(np.int32)
 
 
 def _turns_over(a, b, middle, ring, triangles, points, shared) -> bool:  # type: ignore[no-untyped-def]

@@ -12,7 +12,7 @@ from hodata.pose.camera import rodrigues
 from hodata.synth import appearance
 from hodata.synth.body import Person, pose_arm
 from hodata.synth.grasp import close_fingers, free_pose, grasp, palm_points
-from hodata.synth.solids import KINDS, Solid, make_solid
+from hodata.synth.solids import KINDS, TOOLS, Solid, make_solid
 from hodata.synth.world import World
 
 Array = NDArray[np.float64]
@@ -53,8 +53,9 @@ class Reach:
 
 
 def draw_thing(rng: np.random.Generator, kind: str | None = None) -> Thing:
-    """Any thing, or one of a kind, in any colours."""
-    solid = make_solid(kind or str(rng.choice(KINDS)), rng)
+    """Any thing, or one of a kind, in any colours. Slim tools come up less often than what fills a hand."""
+    odds = np.array([0.4 if name in TOOLS else 1.0 for name in KINDS])
+    solid = make_solid(kind or str(rng.choice(KINDS, p=odds / odds.sum())), rng)
     height = solid.half_extent()[2]
     return Thing(solid, [appearance.thing_material(rng, height), appearance.thing_material(rng, height)])
 
@@ -68,9 +69,7 @@ def hand_axes(forward: Array, up: Array, side: str, roll: float) -> Array:
     return R @ rodrigues([roll if side == "right" else -roll, 0.0, 0.0])
 
 
-def take(
-    side: str, person: Person, thing: Thing, R: Array, at: Array, elbow: Array, rng: np.random.Generator
-) -> Reach:
+def take(side: str, person: Person, thing: Thing, R: Array, at: Array, elbow: Array, rng: np.random.Generator) -> Reach:
     """A hand with axes R holds a thing, its palm about at `at` [3]."""
     wrist = at - R @ PALM
     for attempt in range(4):
@@ -144,7 +143,11 @@ def put(world: World, reach: Reach, person: Person, owner: int, label: Label | N
 
 
 def lay_down(
-    world: World, things: list[Thing], rng: np.random.Generator, region: tuple[float, float, float, float], margin: float
+    world: World,
+    things: list[Thing],
+    rng: np.random.Generator,
+    region: tuple[float, float, float, float],
+    margin: float,
 ) -> None:
     """Put things on the table (z = 0) where no hand and no held thing comes near; those without room stay away.
 
@@ -152,7 +155,7 @@ def lay_down(
         region: x0, x1, y0, y1 in metres.
         margin: metres kept to everything that is there.
     """
-    there = [np.column_stack([v[:, :2]]) for v in world.occupied()]
+    there = [vertices[:, :2] for vertices in world.occupied()]
     for thing in things:
         half = thing.solid.half_extent()
         upright = thing.solid.kind in ("can", "bottle", "mug", "cup", "jar", "ball", "apple", "bowl", "pawn", "crate")

@@ -71,9 +71,7 @@ def write_miniatures(
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
         jobs = [
-            _Job(name, number, partial[name], what, seed)
-            for name in names
-            for number, what in enumerate(plans[name])
+            _Job(name, number, partial[name], what, seed) for name in names for number, what in enumerate(plans[name])
         ]
         results = _run(jobs, workers, progress)
         report = {}
@@ -87,7 +85,9 @@ def write_miniatures(
             shutil.rmtree(out / name, ignore_errors=True)
             partial[name].rename(out / name)
     except OSError as error:
-        raise HodataError(f"synth: cannot write to {out} ({error.strerror or error}); nothing was left there") from error
+        raise HodataError(
+            f"synth: cannot write to {out} ({error.strerror or error}); nothing was left there"
+        ) from error
     finally:
         for folder in partial.values():
             shutil.rmtree(folder, ignore_errors=True)
@@ -111,9 +111,7 @@ def _work(job: _Job) -> Any:
     return _module(job.source).write(job.what, job.folder, job.seed)
 
 
-def _run(
-    jobs: list[_Job], workers: int, progress: Callable[[int, int], None] | None
-) -> dict[tuple[str, int], Any]:
+def _run(jobs: list[_Job], workers: int, progress: Callable[[int, int], None] | None) -> dict[tuple[str, int], Any]:
     total = sum(_size(job.source, job.what) for job in jobs)
     results: dict[tuple[str, int], Any] = {}
     done = 0

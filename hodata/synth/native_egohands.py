@@ -94,7 +94,7 @@ def finish(folder: Path, jobs: list[Job], results: list[list[dict[str, NDArray[n
         videos.append(
             {
                 "video_id": "_".join(words),
-                "partner_video_id": "_".join((activity, location, partner, viewer)),
+                "partner_video_id": f"{activity}_{location}_{partner}_{viewer}",
                 "ego_viewer_id": viewer,
                 "partner_id": partner,
                 "location_id": location,

@@ -124,9 +124,7 @@ class Shot:
         """Version 0 with its truth."""
         view = self.view
         hands, objects = truths(view)
-        return Scene(
-            self.images()[0], view.truth, view.owner, view.K, view.T_camera_from_world, hands, objects
-        )
+        return Scene(self.images()[0], view.truth, view.owner, view.K, view.T_camera_from_world, hands, objects)
 
 
 def compose(kind: str, seed: int, recording: int, frame: int, size: tuple[int, int], camera: int = 0) -> Shot:
@@ -165,8 +163,8 @@ def truths(view: View) -> tuple[list[HandTruth], list[ObjectTruth]]:
             HandTruth(hand.side, owner, pose, hand.betas, transform(T, hand.wrist), vertices, joints, keypoints)
         )
     objects = [
-        ObjectTruth(item.kind, T[:3, :3] @ item.R, transform(T, item.t), item.mesh.vertices, item.mesh.faces, item.label)
-        for item in view.world.objects
+        ObjectTruth(o.kind, T[:3, :3] @ o.R, transform(T, o.t), o.mesh.vertices, o.mesh.faces, o.label)
+        for o in view.world.objects
     ]
     return hands, objects
 

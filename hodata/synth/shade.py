@@ -280,10 +280,10 @@ def _lit(depth, T, K, px, py, pz, softness, jitter):  # type: ignore[no-untyped-
 
 
 @numba.njit(cache=True)
-def _shade(
+def _shade(  # type: ignore[no-untyped-def]
     face_map, inverse_K, vertices, normals, texture, faces, face_material, materials, lamp, softness,
     shadow_depth, shadow_T, shadow_K, backdrop, marks, out,
-):  # type: ignore[no-untyped-def] # fmt: skip
+):  # fmt: skip
     height, width = face_map.shape
     color = np.empty(3)
     p0, p1, p2 = np.empty(3), np.empty(3), np.empty(3)

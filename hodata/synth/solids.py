@@ -98,10 +98,10 @@ def make_solid(kind: str, rng: np.random.Generator) -> Solid:
     """A solid of a kind named in `KINDS`, or `card`, `block`, `pawn`, `crate`, `bowl`; sizes are drawn from `rng`."""
     u = rng.uniform
     if kind == "can":
-        r, h = u(0.026, 0.036), u(0.045, 0.065)
+        r, h = u(0.029, 0.041), u(0.048, 0.075)
         return _lathe(kind, [(0.88 * r, -h), (r, -h + 0.004), (r, h - 0.005), (0.85 * r, h)], r, 0.4 * h)
     if kind in ("jar", "cup"):
-        r, h = u(0.030, 0.040), u(0.040, 0.060)
+        r, h = u(0.032, 0.044), u(0.045, 0.068)
         low = r * (u(0.72, 0.9) if kind == "cup" else 1.0)
         outline = [(low, -h), (r, h)] if kind == "cup" else [(r, -h), (r, 0.6 * h), (0.8 * r, 0.7 * h)]
         if kind == "cup":
@@ -109,28 +109,28 @@ def make_solid(kind: str, rng: np.random.Generator) -> Solid:
         lid = [(0.9 * r, 0.7 * h), (0.9 * r, h)]
         return _lathe(kind, [*outline, *lid], r, 0.3 * h, accent_from=3)
     if kind == "bottle":
-        r, h, neck = u(0.026, 0.036), u(0.085, 0.120), u(0.010, 0.014)
+        r, h, neck = u(0.028, 0.040), u(0.090, 0.130), u(0.011, 0.015)
         s = u(0.25, 0.5) * h
         outline = [(0.92 * r, -h), (r, -h + 0.006), (r, s), (0.8 * r, s + 0.014), (neck, s + 0.035)]
         outline += [(neck, 0.85 * h), (1.3 * neck, 0.85 * h), (1.3 * neck, h)]
         return _lathe(kind, outline, r, 0.3 * h, accent_from=5)
     if kind == "mug":
-        r, h = u(0.035, 0.044), u(0.040, 0.052)
+        r, h = u(0.037, 0.048), u(0.042, 0.056)
         solid = _open(_lathe(kind, [(0.95 * r, -h), (r, -h + 0.005), (r, h)], r, 0.2 * h), r, r, h)
         angle = np.linspace(-0.5 * np.pi, 0.5 * np.pi, 10)
         path = np.column_stack([r - 0.003 + 0.026 * np.cos(angle), 0 * angle, 0.68 * h * np.sin(angle)])
         return replace(solid, mesh=_join(solid.mesh, tube(path, np.full(10, 0.0055), 10, slot=0)))
     if kind in ("ball", "apple"):
-        r = u(0.024, 0.040)
+        r = u(0.028, 0.045)
         a = np.linspace(-0.5 * np.pi, 0.5 * np.pi, 13)[1:-1]
         squash = 0.92 if kind == "apple" else 1.0
         return _lathe(kind, [(r * np.cos(x), squash * r * np.sin(x)) for x in a], r, 0.1 * r)
     if kind in ("box", "carton"):
-        half = np.array([u(0.014, 0.026), u(0.022, 0.040), u(0.050, 0.090)])
+        half = np.array([u(0.016, 0.030), u(0.028, 0.048), u(0.060, 0.100)])
         return _box(kind, half, min(half[:2]), 0.5 * half[2])
     if kind in ("book", "phone"):
         thick = u(0.008, 0.016) if kind == "book" else u(0.0035, 0.005)
-        half = np.array([thick, u(0.033, 0.040), u(0.065, 0.080)]) * (1.0 if kind == "phone" else u(0.9, 1.25))
+        half = np.array([thick, u(0.035, 0.042), u(0.068, 0.085)]) * (1.0 if kind == "phone" else u(1.05, 1.45))
         return _box(kind, half, half[0], 0.3 * half[2])
     if kind == "crate":
         half = np.array([u(0.060, 0.11), u(0.045, 0.09), u(0.035, 0.09)])
@@ -162,15 +162,15 @@ def _tool(kind: str, rng: np.random.Generator) -> Solid:
         h = u(0.09, 0.12)
         outline = [(0.9 * r, -0.6 * h), (r, -0.2 * h), (0.8 * r, h)]
         solid = _lathe(kind, outline, r, 0.3 * h)
-        head = _box_mesh(np.array([0, 0, h]), np.array([0.013, u(0.040, 0.055), 0.014]), slot=1)
-        body = Box(np.array([0, 0, h]), np.array([0.013, 0.045, 0.014]))
-        return replace(solid, mesh=_join(solid.mesh, head), bodies=(*solid.bodies, body))
+        head = Box(np.array([0.0, 0.0, h]), np.array([0.013, u(0.040, 0.055), 0.014]))
+        mesh = _join(solid.mesh, box_mesh(head.center, head.half, slot=1))
+        return replace(solid, mesh=mesh, bodies=(*solid.bodies, head))
     solid = _lathe(kind, outline, r, 0.15 * h)
     length = u(0.055, 0.100)
     tip = np.array([0.0, 0.0, h + length])
     if kind == "knife":
         blade = Box(np.array([0, 0.25 * r, h + 0.5 * length]), np.array([0.0012, 0.9 * r + 0.003, 0.5 * length]))
-        extra = _box_mesh(blade.center, blade.half, slot=1)
+        extra = box_mesh(blade.center, blade.half, slot=1)
         return replace(solid, mesh=_join(solid.mesh, extra), bodies=(*solid.bodies, blade), tip=tip)
     if kind == "brush":
         shape = [(0.3 * r, h), (0.35 * r, h + 0.5 * length), (1.2 * r, h + 0.55 * length), (0.9 * r, h + length)]
@@ -183,13 +183,11 @@ def _tool(kind: str, rng: np.random.Generator) -> Solid:
             shape = [(0.95 * r, h), (0.95 * r, h + 0.6 * length), (0.15 * r, h + length)]
     extra = _lathe(kind, shape, r, 0.0).mesh
     extra = replace(extra, slots=np.ones_like(extra.slots))
-    body = Lathe(np.array([q[0] for q in shape]), np.array([q[1] for q in shape]))
-    return replace(solid, mesh=_join(solid.mesh, extra), bodies=(*solid.bodies, body), tip=tip)
+    shaft = Lathe(np.array([q[0] for q in shape]), np.array([q[1] for q in shape]))
+    return replace(solid, mesh=_join(solid.mesh, extra), bodies=(*solid.bodies, shaft), tip=tip)
 
 
-def _lathe(
-    kind: str, outline: list[tuple[float, float]], grip: float, reach: float, accent_from: int = 99
-) -> Solid:
+def _lathe(kind: str, outline: list[tuple[float, float]], grip: float, reach: float, accent_from: int = 99) -> Solid:
     """A body of revolution from its outline (radius, height), bottom to top, closed at both ends."""
     points = np.array([(0.0, outline[0][1]), *outline, (0.0, outline[-1][1])])
     body = Lathe(np.array([p[0] for p in outline]), np.array([p[1] for p in outline]))
@@ -216,7 +214,8 @@ def _revolve(outline: Array, slots: list[int]) -> Mesh:
     tangent = np.diff(outline, axis=0)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True) + 1e-12
     normal = np.column_stack([tangent[:, 1], -tangent[:, 0]])
-    vertices, normals, faces, face_slots = [], [], [], []
+    vertices: list[Array] = []
+    normals, faces, face_slots = [], [], []
     for k in range(len(outline) - 1):
         ends = []
         for end, other in ((k, k - 1), (k + 1, k + 1)):
@@ -231,27 +230,27 @@ def _revolve(outline: Array, slots: list[int]) -> Mesh:
         quads = _ring_faces(ends[0], ends[1], SEGMENTS)
         faces.append(quads)
         face_slots.append(np.full(len(quads), slots[k]))
-    return Mesh(
-        np.concatenate(vertices), np.concatenate(normals), np.concatenate(faces), np.concatenate(face_slots)
-    )
+    return Mesh(np.concatenate(vertices), np.concatenate(normals), np.concatenate(faces), np.concatenate(face_slots))
 
 
 def _ring_faces(a: int, b: int, n: int) -> Faces:
     """Two triangles for each gap between ring `a` and ring `b` of n vertices."""
     i = np.arange(n)
     j = (i + 1) % n
-    return np.concatenate(
-        [np.column_stack([a + i, a + j, b + i]), np.column_stack([a + j, b + j, b + i])]
-    ).astype(np.int32)
+    return np.concatenate([np.column_stack([a + i, a + j, b + i]), np.column_stack([a + j, b + j, b + i])]).astype(
+        np.int32
+    )
 
 
 def _box(kind: str, half: Array, grip: float, reach: float) -> Solid:
     center = np.zeros(3)
-    return Solid(kind, _box_mesh(center, half, 0), (Box(center, half),), grip, reach)
+    return Solid(kind, box_mesh(center, half, 0), (Box(center, half),), grip, reach)
 
 
-def _box_mesh(center: Array, half: Array, slot: int) -> Mesh:
-    vertices, normals, faces = [], [], []
+def box_mesh(center: Array, half: Array, slot: int) -> Mesh:
+    """A box with sharp edges about `center` [3], half sizes `half` [3]."""
+    vertices, normals = [], []
+    faces: list[list[list[int]]] = []
     for axis in range(3):
         u, v = (axis + 1) % 3, (axis + 2) % 3
         for sign in (-1.0, 1.0):

@@ -14,7 +14,7 @@ from hodata.synth import appearance, shade
 from hodata.synth.body import Person, draw_person
 from hodata.synth.holding import Reach, Thing, draw_thing, empty, lay_down, lift, lowest, put, take
 from hodata.synth.scene import Shot
-from hodata.synth.solids import make_solid
+from hodata.synth.solids import box_mesh, make_solid
 from hodata.synth.stage_ego import UP, add_table, arm_of
 from hodata.synth.streams import stream
 from hodata.synth.world import OWNER_OTHER, OWNER_SELF, World
@@ -60,15 +60,13 @@ def _game(seed: int, activity: str, location: str) -> Game:
 
 @lru_cache(maxsize=8)
 def player(seed: int, name: str, location: str, activity: str) -> Person:
-    """A player: the same skin and hands everywhere, other clothes at each game."""
-    own = draw_person(stream(seed, "player", name))
-    clothes = draw_person(stream(seed, "player", name, location, activity))
-    return Person(own.skin, own.betas, clothes.sleeve, clothes.watch)
+    """A player at one game. A letter stands for somebody else at each game: four people would be too few to learn."""
+    return draw_person(stream(seed, "player", name, location, activity))
 
 
 def compose(seed: int, recording: int, frame: int, size: tuple[int, int], camera: int) -> Shot:
     """A frame of a made-up game; `compose_game` takes EgoHands' own words."""
-    names = [activity for activity in GAMES]
+    names = list(GAMES)
     return compose_game(seed, names[recording % 4], ("OFFICE", "COURTYARD")[recording // 4 % 2], "B", "T", frame, size)
 
 
@@ -131,9 +129,7 @@ def _turn_across(reach: Reach) -> None:
 
 def _add_board(world: World, material: Array) -> None:
     half = np.array([0.17, 0.17, 0.002])
-    from hodata.synth.solids import _box_mesh
-
-    mesh = _box_mesh(np.array([0.0, DEPTH / 2, 0.002]), half, 0)
+    mesh = box_mesh(np.array([0.0, DEPTH / 2, 0.002]), half, 0)
     world.add(mesh.vertices, mesh.normals, mesh.vertices, [(mesh.faces, material, Label.BACKGROUND)], casts=False)
 
 

