@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -240,6 +241,9 @@ def _weights(texts: Sequence[str]) -> dict[str, float]:
 
 def main(run: Callable[..., Any] = cli) -> None:
     """Run the command; what a user can cure is printed without a traceback."""
+    # OpenMP's threads spin while they wait for each other. Where loading processes or other jobs share the cores, each
+    # spinning thread holds up the one it waits for, and a step takes several times as long. Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         run()
     except HodataError as error:

@@ -48,6 +48,7 @@ from hotrain.model import (
     create_model,
     load_body,
     load_coco,
+    logits_of,
     parameter_groups,
     read_weights,
 )
@@ -268,9 +269,8 @@ class Step:
     def _loss(self, image: Tensor, position: Tensor, sets: Tensor) -> Tensor:
         """Sum over the pixels of a micro-batch, with the auxiliary head's share."""
         pixels = normalize(jitter_colors(image, self._seed, position, ColorRule()), self._start.mean, self._start.std)
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
-            outputs = self._parallel(pixels)
+            outputs = logits_of(self._parallel, pixels)
         self._logits = outputs["out"].detach()
         loss = set_loss(outputs["out"], sets)
         if "aux" in outputs:

@@ -14,6 +14,7 @@ from urllib.error import URLError
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hotrain.errors import WeightsError
 
@@ -27,6 +28,7 @@ AUX_WEIGHT = 0.4  # of the auxiliary head's loss, as in PSPNet (arXiv:1612.01105
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _BATCHNORM_MOMENTUM = 0.1
+_STRIDE = 16  # the coarsest of the models' maps: MobileNet 16, ResNet (dilated) 8
 
 
 def create_model(name: str, classes: int) -> nn.Module:
@@ -48,6 +50,27 @@ def create_model(name: str, classes: int) -> nn.Module:
             # start, and the model evaluates to nothing (IoU 0.000 at a training loss of 0.12).
             module.momentum = _BATCHNORM_MOMENTUM
     return model
+
+
+def logits_of(model: nn.Module, image: Tensor) -> dict[str, Tensor]:
+    """Apply a model so that its answer lies where it was seen, whatever the image's size.
+
+    torchvision enlarges a map of ceil(side / 16) cells to the image's side. For a side that 16 does not divide, the
+    cells then lie elsewhere than for one that it does: a model trained on crops of 160 answers 4 pixels beside the
+    truth on images of 213. So the image is padded to a multiple of 16 (zeros: the mean colour) and the answer is cut
+    back.
+
+    Args:
+        model: as `create_model` makes it, or the same wrapped.
+        image: float32 [B, 3, H, W], normalised.
+
+    Returns:
+        {"out": [B, K, H, W]} and, where there is one, "aux".
+    """
+    height, width = image.shape[-2:]
+    padded = functional.pad(image, (0, -width % _STRIDE, 0, -height % _STRIDE))
+    outputs: dict[str, Tensor] = model(padded.contiguous(memory_format=torch.channels_last))
+    return {name: logits[..., :height, :width] for name, logits in outputs.items()}
 
 
 def load_coco(model: nn.Module, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from hotrain.augment import normalize
 from hotrain.checkpoint import Checkpoint
 from hotrain.input_rule import InputRule
-from hotrain.model import create_model
+from hotrain.model import create_model, logits_of
 
 
 class Predictor(Protocol):
@@ -55,11 +55,10 @@ class NetworkPredictor:
     def logits(self, prepared: Sequence[NDArray[Any]], size: tuple[int, int]) -> Tensor:
         """float32 [B, K, H, W] at the images' own size (width, height)."""
         image = torch.from_numpy(np.stack(prepared)).to(self._device).permute(0, 3, 1, 2)
-        pixels = normalize(image, self._mean, self._std).contiguous(memory_format=torch.channels_last)
         training = self._model.training
         self._model.eval()
         try:
-            out: Tensor = self._model(pixels)["out"]
+            out = logits_of(self._model, normalize(image, self._mean, self._std))["out"]
         finally:
             self._model.train(training)
         return functional.interpolate(out.float(), (size[1], size[0]), mode="bilinear", align_corners=False)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,15 +32,22 @@ class ShardIndex:
         shards: absolute path of every tar, sorted; `shard_number` gives each row's place in it.
         tars: the recorded facts of each tar, same order.
         meanings: by name, all that the rows refer to.
-        names: names of the builds, sorted.
+        plans: build name -> what its plan depends on (dataset, options, split policy).
     """
 
-    def __init__(self, table: pa.Table, shards: list[Path], tars: list[TarFacts], meanings: dict[str, Meaning]) -> None:
+    def __init__(
+        self,
+        table: pa.Table,
+        shards: list[Path],
+        tars: list[TarFacts],
+        meanings: dict[str, Meaning],
+        plans: dict[str, Mapping[str, Any]],
+    ) -> None:
         self.table = table
         self.shards = shards
         self.tars = tars
         self.meanings = meanings
-        self.names = sorted(table.column("source").unique().to_pylist())
+        self.plans = plans
         self.shard_number = np.repeat(np.arange(len(tars), dtype=np.int32), [tar.samples for tar in tars])
 
     @classmethod
@@ -57,14 +64,16 @@ class ShardIndex:
         tables: list[pa.Table] = []
         tars: list[TarFacts] = []
         meanings: dict[str, Meaning] = {}
+        plans: dict[str, Mapping[str, Any]] = {}
         merged: dict[Path, tuple[pa.Table, IndexInfo] | None] = {}
         for path in paths:
             rows, info, facts = _rows_of(path, merged)
             _check_size(path, facts)
             _add_meanings(meanings, info, path)
+            plans[info.name] = info.plan
             tables.append(rows.replace_schema_metadata(None))
             tars.append(facts)
-        index = cls(pa.concat_tables(tables).combine_chunks(), paths, tars, meanings)
+        index = cls(pa.concat_tables(tables).combine_chunks(), paths, tars, meanings, plans)
         index._refuse_duplicates()
         return index
 

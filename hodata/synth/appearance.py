@@ -12,9 +12,10 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from hodata.synth import shade
+from hodata.synth import textures
+from hodata.synth.develop import linear_from_srgb
 from hodata.synth.hand_model import hand_model
-from hodata.synth.shade import Light, linear_from_srgb
+from hodata.synth.shade import Light
 
 Array = NDArray[np.float64]
 
@@ -86,7 +87,7 @@ def skin_material(tone: Array, rng: np.random.Generator) -> Array:
     """Skin of a tone; the palm is paler, most of all on dark hands."""
     palm = tone + (0.22 + 0.25 * (1 - tone.max())) * (linear_from_srgb((236, 190, 165)) - tone)
     return material(
-        shade.SKIN, tone, palm, grain=rng.uniform(0.25, 0.5), gloss=rng.uniform(0.01, 0.05),
+        textures.SKIN, tone, palm, grain=rng.uniform(0.25, 0.5), gloss=rng.uniform(0.01, 0.05),
         shininess=rng.uniform(8, 25), seed=int(rng.integers(1 << 16)),
     )  # fmt: skip
 
@@ -96,34 +97,39 @@ def thing_material(rng: np.random.Generator, half_height: float = 0.05) -> Array
     kind = int(
         rng.choice(
             [
-                shade.PLAIN,
-                shade.STRIPES,
-                shade.CHECKS,
-                shade.WOOD,
-                shade.SPECKLE,
-                shade.LABEL,
-                shade.CLOUDS,
-                shade.PRINT,
+                textures.PLAIN,
+                textures.STRIPES,
+                textures.CHECKS,
+                textures.WOOD,
+                textures.SPECKLE,
+                textures.LABEL,
+                textures.CLOUDS,
+                textures.PRINT,
             ],
             p=[0.27, 0.12, 0.06, 0.13, 0.08, 0.18, 0.06, 0.10],
         )
     )
     first, second = any_color(rng), any_color(rng)
-    scale = {
-        shade.STRIPES: rng.uniform(15, 70), shade.CHECKS: rng.uniform(25, 80), shade.WOOD: rng.uniform(60, 160),
-        shade.SPECKLE: rng.uniform(120, 400), shade.LABEL: rng.uniform(70, 220), shade.PRINT: rng.uniform(30, 140),
-    }.get(kind, rng.uniform(15, 60))  # fmt: skip
-    if kind == shade.WOOD:
+    low, high = {
+        textures.STRIPES: (15, 70),
+        textures.CHECKS: (25, 80),
+        textures.WOOD: (60, 160),
+        textures.SPECKLE: (120, 400),
+        textures.LABEL: (70, 220),
+        textures.PRINT: (30, 140),
+    }.get(kind, (15, 60))
+    scale = rng.uniform(low, high)
+    if kind == textures.WOOD:
         first = linear_from_srgb(EARTHS[rng.integers(len(EARTHS))])
         second = first * rng.uniform(0.45, 0.75)
     direction = rng.normal(size=3)
-    if kind == shade.STRIPES and rng.uniform() < 0.6:
+    if kind == textures.STRIPES and rng.uniform() < 0.6:
         direction = np.array([0.0, 0.0, 1.0])
     direction /= np.linalg.norm(direction)
     extra = (*direction, rng.uniform())
-    if kind == shade.LABEL:
-        low = rng.uniform(-0.8, -0.2) * half_height
-        extra = (low, low + rng.uniform(0.6, 1.2) * half_height, 0.0, 0.0)
+    if kind == textures.LABEL:
+        bottom = rng.uniform(-0.8, -0.2) * half_height
+        extra = (bottom, bottom + rng.uniform(0.6, 1.2) * half_height, 0.0, 0.0)
     return material(
         kind, first, second, scale=scale, grain=rng.uniform(0.0, 0.25),
         gloss=float(rng.choice([0.0, rng.uniform(0.05, 0.5)])), shininess=rng.uniform(10, 80),
@@ -133,9 +139,9 @@ def thing_material(rng: np.random.Generator, half_height: float = 0.05) -> Array
 
 def cloth_material(rng: np.random.Generator) -> Array:
     """A sleeve: plain, striped, plaid or mottled, dull."""
-    kind = int(rng.choice([shade.PLAIN, shade.STRIPES, shade.PLAID, shade.CLOUDS], p=[0.5, 0.2, 0.2, 0.1]))
+    kind = int(rng.choice([textures.PLAIN, textures.STRIPES, textures.PLAID, textures.CLOUDS], p=[0.5, 0.2, 0.2, 0.1]))
     first, second = any_color(rng), any_color(rng)
-    if kind == shade.CLOUDS:
+    if kind == textures.CLOUDS:
         second = first * rng.uniform(0.5, 1.4)
     direction = np.array([[1.0, 0.0, 0.0], [0.0, 0.5, 0.86]][int(rng.integers(2))])
     return material(
@@ -148,21 +154,21 @@ def table_material(rng: np.random.Generator) -> Array:
     """A table top: wood, cloth, stone, plain."""
     kind = int(
         rng.choice(
-            [shade.WOOD, shade.PLAIN, shade.CHECKS, shade.CLOUDS, shade.STRIPES, shade.PLAID],
+            [textures.WOOD, textures.PLAIN, textures.CHECKS, textures.CLOUDS, textures.STRIPES, textures.PLAID],
             p=[0.42, 0.2, 0.08, 0.14, 0.08, 0.08],
         )
     )
     first, second = any_color(rng), any_color(rng)
     scale = rng.uniform(8, 25)
-    if kind == shade.WOOD:
+    if kind == textures.WOOD:
         first = linear_from_srgb(EARTHS[rng.integers(len(EARTHS))] * rng.uniform(0.7, 1.1))
         second = first * rng.uniform(0.5, 0.8)
         scale = rng.uniform(25, 70)
-    if kind in (shade.CLOUDS, shade.PLAID, shade.STRIPES):
+    if kind in (textures.CLOUDS, textures.PLAID, textures.STRIPES):
         second = first + rng.uniform(0.15, 0.5) * (second - first)
     angle = rng.uniform(0, np.pi)
     return material(
-        kind, first, second, scale=scale, grain=0.0 if kind == shade.WOOD else rng.uniform(0.05, 0.35),
+        kind, first, second, scale=scale, grain=0.0 if kind == textures.WOOD else rng.uniform(0.05, 0.35),
         gloss=float(rng.choice([0.0, rng.uniform(0.03, 0.15)])), shininess=rng.uniform(15, 60),
         seed=int(rng.integers(1 << 16)), extra=(np.cos(angle), np.sin(angle), 0.0, rng.uniform()),
     )  # fmt: skip
@@ -277,9 +283,9 @@ def _paint(rows, out):  # type: ignore[no-untyped-def]
                 elif texture == 2:
                     t = min(max(0.5 + 0.5 * q, 0.0), 1.0)
                 elif texture == 3:
-                    t = shade.value_noise(u * scale, v * scale, 0.5, seed)
+                    t = textures.value_noise(u * scale, v * scale, 0.5, seed)
                 else:
-                    t = 0.3 * shade.value_noise(u * 12, v * 12, 0.5, seed)
+                    t = 0.3 * textures.value_noise(u * 12, v * 12, 0.5, seed)
                 for c in range(3):
                     value = m[7 + c] + t * (m[10 + c] - m[7 + c])
                     out[y, x, c] = value if k == 0 else out[y, x, c] + cover * (value - out[y, x, c])

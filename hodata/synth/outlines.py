@@ -17,7 +17,12 @@ def outline(mask: NDArray[np.bool_]) -> Array:
     Islands and holes hang on the first outline by bridges of no width, so that even-odd and winding fills of the one
     polygon give the mask back. Empty [0, 2] where nothing, or next to nothing, is set.
     """
-    loops = [loop for loop in _loops(mask) if abs(_area(loop)) >= SMALLEST]
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return np.zeros((0, 2))
+    corner = np.array([columns[0], rows[0]], dtype=np.float64)
+    box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    loops = [loop + corner for loop in _loops(box) if abs(_area(loop)) >= SMALLEST]
     loops.sort(key=lambda loop: -abs(_area(loop)))
     if not loops or _area(loops[0]) <= 0:
         return np.zeros((0, 2))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hodata.labels import Label
 from hodata.pose.camera import axis_angle, transform
 from hodata.synth import shade
+from hodata.synth.develop import develop
 from hodata.synth.hand_model import hand_model
 from hodata.synth.world import OWNER_OTHER, OWNER_SELF, View, World
 
@@ -115,9 +116,7 @@ class Shot:
                 linear = np.where(drawn[..., None], base * self.tint(version).astype(np.float32), behind)
             # A camera's automatic exposure: most of the way to a middle grey.
             exposure = self.exposure * (0.24 / max(float(linear[::4, ::4].mean()), 0.02)) ** 0.7
-            pictures.append(
-                shade.develop(linear, exposure, self.blur, self.noise, self.vignette, self.noise_seed + version)
-            )
+            pictures.append(develop(linear, exposure, self.blur, self.noise, self.vignette, self.noise_seed + version))
         return pictures
 
     def scene(self) -> Scene:

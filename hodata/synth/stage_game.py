@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hodata.labels import Label
 from hodata.pose.camera import intrinsics, look_at, rodrigues
-from hodata.synth import appearance, shade
+from hodata.synth import appearance, shade, textures
 from hodata.synth.body import Person, draw_person
 from hodata.synth.holding import Reach, Thing, draw_thing, empty, lay_down, lift, lowest, put, take
 from hodata.synth.scene import Shot
@@ -47,7 +47,7 @@ def _game(seed: int, activity: str, location: str) -> Game:
     pieces = [Thing(make_solid(kind, rng), looks[int(rng.integers(3))]) for _ in range(14)]
     board = None
     if activity in ("CHESS", "PUZZLE"):
-        kind_of = shade.CHECKS if activity == "CHESS" else shade.PRINT
+        kind_of = textures.CHECKS if activity == "CHESS" else textures.PRINT
         board = appearance.material(
             kind_of, appearance.any_color(rng), appearance.any_color(rng), scale=22.0, grain=0.2, seed=3
         )
@@ -147,7 +147,7 @@ def _add_partner(world: World, you: Person, seed: int, name: str, location: str,
     shirt = you.sleeve[0] if you.sleeve is not None else appearance.cloth_material(cloth)
     lean = np.array([rng.normal(0, 0.03), rng.normal(0, 0.03), 0.0])
     face = appearance.material(
-        shade.FACE, you.skin[1:4], np.array([0.05, 0.035, 0.03]), grain=0.1, gloss=0.02, seed=int(cloth.integers(99))
+        textures.FACE, you.skin[1:4], np.array([0.05, 0.035, 0.03]), grain=0.1, gloss=0.02, seed=int(cloth.integers(99))
     )
     for center, half, row, texture in (
         (np.array([0.0, DEPTH + 0.24, 0.10]), np.array([0.21, 0.13, 0.36]), shirt, unit * 0.3),

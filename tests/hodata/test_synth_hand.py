@@ -86,13 +86,15 @@ def test_rest_pose_changes_nothing_and_left_mirrors_right():
 
 @pytest.mark.parametrize("kind", [*KINDS, "card", "block", "pawn", "crate", "bowl"])
 def test_solids_are_closed_to_fingers_where_they_are_drawn(kind):
-    """Distance is about 0 on the drawn surface (handles and hollows apart), negative inside, and 1-Lipschitz."""
+    """Distance is about 0 on the drawn surface, negative inside, and never changes faster than the place."""
     rng = np.random.default_rng(3)
     solid = make_solid(kind, rng)
     assert np.allclose(np.linalg.norm(solid.mesh.normals, axis=1), 1, atol=1e-6)
     surface = solid.mesh.vertices[solid.mesh.faces].mean(axis=1)
-    near = np.abs(solid.distance(surface)) < 0.003
-    assert near.mean() > (0.45 if kind in ("mug", "cup", "bowl") else 0.9)
+    distance = solid.distance(surface)
+    # Hollows and what sticks inside another part lie within; a mug's handle alone stands outside.
+    assert kind == "mug" or distance.max() < 0.003
+    assert (np.abs(distance) < 0.003).mean() > 0.45
     assert solid.distance(np.zeros((1, 3)))[0] < 0
     points, step = rng.uniform(-0.2, 0.2, (500, 3)), rng.normal(0, 0.02, (500, 3))
     change = np.abs(solid.distance(points + step) - solid.distance(points))

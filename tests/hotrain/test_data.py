@@ -28,7 +28,7 @@ from hotrain.order import Order
 
 def crop_data(index: ShardIndex, seed: int = 3, crop: CropRule | None = None) -> CropData:
     train = index.select(split="train")
-    rows = {name: train[index.column("source")[train] == name] for name in index.names}
+    rows = {name: train[index.column("source")[train] == name] for name in index.plans}
     order = Order({name: len(own) for name, own in rows.items()}, seed)
     return CropData(index, rows, order, InputRule(32), crop or CropRule(32))
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn import functional
 
 from hotrain.cli import MODELS as CLI_MODELS
 from hotrain.errors import WeightsError
@@ -19,6 +20,7 @@ from hotrain.model import (
     last_layers,
     load_body,
     load_coco,
+    logits_of,
     parameter_groups,
     read_weights,
 )
@@ -45,6 +47,24 @@ def test_every_model(name: str) -> None:
     differing = {key.rsplit(".", 1)[0] for key, value in model.state_dict().items() if other[key].shape != value.shape}
     assert differing == set(last_layers(model))
     assert {module.momentum for module in modules.values() if isinstance(module, nn.BatchNorm2d)} == {0.1}
+
+
+class _Sampler(nn.Module):
+    """What a network of stride 16 does to places: cell i sees pixel 16 i; torchvision's enlargement follows."""
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"out": functional.interpolate(image[..., ::16, ::16], image.shape[-2:], mode="bilinear")}
+
+
+@pytest.mark.parametrize("width", [160, 161, 208, 213, 223, 240, 640])
+def test_answers_lie_at_the_same_place_whatever_the_size(width: int) -> None:
+    """The answer to a ramp is the ramp, half a cell off, at every width. Fails without the padding."""
+    ramp = torch.arange(width, dtype=torch.float32).expand(1, 3, 96, width)
+    found = logits_of(_Sampler(), ramp)["out"]
+    assert found.shape == ramp.shape
+    last_whole_cell = (width - 1) // 16 * 16
+    expected = torch.arange(width, dtype=torch.float32) - 7.5
+    torch.testing.assert_close(found[0, 0, 40, 8:last_whole_cell], expected[8:last_whole_cell])
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
