@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -41,6 +41,11 @@ class ColorRule:
     balance: float = 0.1
     gamma: float = 0.3
     gray: float = 0.05
+
+    @classmethod
+    def of_strength(cls, strength: float) -> ColorRule:
+        """The defaults times a factor; factors on colours stay below 1, so that no image turns black."""
+        return cls(**{item.name: min(item.default * strength, 0.9) for item in fields(cls)})
 
 
 def normalize(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

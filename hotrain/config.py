@@ -34,6 +34,8 @@ class FitConfig:
         weight_decay: of weights, decoupled.
         warmup: share of the steps over which the learning rate rises.
         source_weights: source name -> its share of the samples, relative to the others' sizes.
+        jitter: strength of random zoom and colour changes; 0: crops and mirroring alone.
+        prior: weight of the loss's prior toward background, see `loss.set_loss`.
         samples_per_epoch: None: as many as there are training samples.
         val_limit: at most so many validation samples are scored after an epoch, always the same.
         extent: at which the best checkpoint is chosen.
@@ -57,6 +59,8 @@ class FitConfig:
     weight_decay: float = 0.01
     warmup: float = 0.05
     source_weights: Mapping[str, float] = field(default_factory=dict)
+    jitter: float = 1.0
+    prior: float = 0.1
     samples_per_epoch: int | None = None
     val_limit: int = 1000
     extent: str = "wrist"

@@ -48,6 +48,12 @@ class CropRule:
     scale: tuple[float, float] = (0.6, 1.7)
     flip: bool = True
 
+    @classmethod
+    def of_strength(cls, size: int, strength: float) -> CropRule:
+        """The default zoom raised to a power: 0 leaves every image at the size that the input rule gives."""
+        low, high = cls.scale
+        return cls(size, (low**strength, high**strength))
+
 
 @dataclass(frozen=True)
 class Window:

@@ -92,7 +92,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
 
     selection = select(config, task)
     order = Order({name: len(rows) for name, rows in selection.rows.items()}, config.seed, config.source_weights)
-    rule, crop = InputRule(config.crop), CropRule(config.crop)
+    rule, crop = InputRule(config.crop), CropRule.of_strength(config.crop, config.jitter)
     epoch = config.samples_per_epoch or sum(len(rows) for rows in selection.rows.values())
     steps_per_epoch = max(round(epoch / config.batch_size), 1)
     steps = max(round(config.epochs * steps_per_epoch), 1)
@@ -120,7 +120,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
     batches = iter(loader)
     model = start.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     groups = parameter_groups(model, config.lr, start.body_factor, config.weight_decay)
-    optimizer = torch.optim.AdamW(groups, fused=device.type == "cuda")
+    optimizer = torch.optim.AdamW(groups, fused=True)
     if before:
         optimizer.load_state_dict(before.optimizer())
     peaks = [float(group["lr"]) for group in groups]
@@ -199,7 +199,7 @@ class Step:
         device: torch.device,
     ) -> None:
         self._task, self._start, self._seed, self._device = task, start, config.seed, device
-        self._optimizer = optimizer
+        self._optimizer, self._prior, self._colors = optimizer, config.prior, ColorRule.of_strength(config.jitter)
         self._model = model
         ids = [device.index] if device.type == "cuda" else None
         self._parallel = DistributedDataParallel(model, ids) if world_size() > 1 else model
@@ -268,13 +268,13 @@ class Step:
 
     def _loss(self, image: Tensor, position: Tensor, sets: Tensor) -> Tensor:
         """Sum over the pixels of a micro-batch, with the auxiliary head's share."""
-        pixels = normalize(jitter_colors(image, self._seed, position, ColorRule()), self._start.mean, self._start.std)
+        pixels = normalize(jitter_colors(image, self._seed, position, self._colors), self._start.mean, self._start.std)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
             outputs = logits_of(self._parallel, pixels)
         self._logits = outputs["out"].detach()
-        loss = set_loss(outputs["out"], sets)
+        loss = set_loss(outputs["out"], sets, self._prior)
         if "aux" in outputs:
-            loss = loss + AUX_WEIGHT * set_loss(outputs["aux"], sets)
+            loss = loss + AUX_WEIGHT * set_loss(outputs["aux"], sets, self._prior)
         return loss
 
 

@@ -39,15 +39,20 @@ def decided_pixels(sets: Tensor, classes: int) -> Tensor:
     return (sets != (1 << classes) - 1).sum()
 
 
-def set_loss(logits: Tensor, sets: Tensor) -> Tensor:
+def set_loss(logits: Tensor, sets: Tensor, prior: float = 0.0) -> Tensor:
     """Sum over pixels of logsumexp(all classes) - logsumexp(classes in the set).
 
     One class in the set: cross-entropy. All classes: 0 with a gradient of exactly 0. Marginalising over the classes
     that a label leaves open follows Cour, Sapp and Taskar, "Learning from partial labels" (JMLR 2011).
 
+    A set that leaves background open lets another class flood it: nothing in FreiHAND's backgrounds says that they are
+    no object. So such a pixel also costs prior x -log of background's share of the set, which decides where nothing
+    else does.
+
     Args:
-        logits: [B, K, H, W], any float type; computed in float32.
+        logits: [B, K, H, W], any float type; computed in float32. Class 0 is background.
         sets: uint8 [B, H, W], never 0.
+        prior: weight of the prior toward background; 0: none.
 
     Returns:
         float32 []: the sum. Divide it by a count known before backward (`decided_pixels` over all ranks).
@@ -56,4 +61,8 @@ def set_loss(logits: Tensor, sets: Tensor) -> Tensor:
     bits = torch.arange(logits.shape[1], device=sets.device, dtype=torch.uint8)[:, None, None]
     possible = ((sets[:, None] >> bits) & 1).bool()
     of_set = logits.masked_fill(~possible, -torch.inf).logsumexp(1)
-    return (logits.logsumexp(1) - of_set).sum()
+    loss = (logits.logsumexp(1) - of_set).sum()
+    if prior:
+        open_ground = possible[:, 0] & (sets != (1 << logits.shape[1]) - 1)
+        loss = loss + prior * (of_set - logits[:, 0])[open_ground].sum()
+    return loss

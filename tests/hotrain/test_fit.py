@@ -163,7 +163,7 @@ def test_a_second_stage_starts_from_the_first(mixed: ShardIndex, finished: Path,
 def test_a_loss_that_is_not_finite_names_the_samples(
     mixed: ShardIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hotrain.fit.set_loss", lambda logits, sets: logits.sum() * float("nan"))
+    monkeypatch.setattr("hotrain.fit.set_loss", lambda logits, sets, prior: logits.sum() * float("nan"))
     with pytest.raises(TrainingError, match=r"the loss is nan at position 0.*(ego|wrist)_train_\d"):
         fit(config(mixed, tmp_path / "run"))
 

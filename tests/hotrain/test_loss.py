@@ -79,6 +79,20 @@ def test_all_classes_cost_exactly_nothing() -> None:
     assert logits.grad is not None and not logits.grad.any()
 
 
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31), classes=st.integers(2, 6), prior=st.sampled_from([0.05, 1.0]))
+def test_the_prior_costs_what_background_lacks_of_an_open_set(seed: int, classes: int, prior: float) -> None:
+    logits, sets = arrays(seed, classes)
+    shares = logits.double().softmax(1).numpy()
+    expected = 0.0
+    for (b, y, x), of_pixel in np.ndenumerate(sets.numpy()):
+        members = [c for c in range(classes) if int(of_pixel) >> c & 1]
+        if 0 in members and len(members) < classes:
+            expected -= prior * math.log(shares[b, 0, y, x] / math.fsum(shares[b, c, y, x] for c in members))
+    found = float(set_loss(logits, sets, prior)) - float(set_loss(logits, sets))
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
 def test_gradients_are_finite_at_extreme_logits() -> None:
     logits = torch.tensor([1e4, -1e4, 0.0])[None, :, None, None].requires_grad_()
     loss = set_loss(logits, torch.tensor([[[0b010]]], dtype=torch.uint8))
