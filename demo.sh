@@ -5,7 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")"
 PATH="$PWD/${BIN:-.venv/bin}:$PATH"
 OUT=${OUT:-demo}
-MODEL="--model deeplabv3_mobilenet_v3_large --weights none --crop 160"
+# A short run from random weights on small pictures: a small model, small steps, many of them, little augmentation.
+SHORT="--crop 160 --batch-size 8 --workers 1 --samples-per-epoch 2000 --jitter 0.25 --balance 0.5 --body-factor 1"
 
 say() { printf '\n== %s\n' "$*"; }
 show() { printf '$ %s\n' "$*"; "$@"; }
@@ -27,11 +28,12 @@ show hodata verify "$OUT/shards"
 show hodata inspect "$OUT/shards" --sheet "$OUT/shards.png" --html "$OUT/shards.html"
 
 say "stage 1: hands"
-show hotrain fit --shards "$OUT/shards/*.tar" --out "$OUT/hand" --task hand $MODEL --epochs 5
+show hotrain fit --shards "$OUT/shards/*.tar" --out "$OUT/hand" --task hand \
+  --model deeplabv3_mobilenet_v3_large --weights none $SHORT --lr 4e-3 --epochs 3
 
 say "stage 2: hands and objects, from stage 1"
-show hotrain fit --shards "$OUT/shards/*.tar" --out "$OUT/hand-object" --task hand-object $MODEL --init "$OUT/hand" \
-  --epochs 6
+show hotrain fit --shards "$OUT/shards/*.tar" --out "$OUT/hand-object" --task hand-object \
+  --init "$OUT/hand" $SHORT --lr 3e-3 --epochs 4 --source-weight egohos=1000
 
 say "scores on recordings that training never saw"
 show hotrain eval --checkpoint "$OUT/hand-object" --shards "$OUT/shards/*.tar" --baseline \

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
@@ -20,7 +21,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed_version
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +33,13 @@ from hodata.shards import FORMAT_VERSION
 from hodata.shards.index import IndexInfo, TarFacts, read_index, read_info, write_index
 from hodata.shards.manifest import read_manifest, write_manifest
 from hodata.shards.writer import ShardWriter
-from hodata.sources.base import LeftOut, Source
+from hodata.sources.base import LeftOut, Scan, Source
 from hodata.splits import SPLITS, SplitPlan, assign_splits, leak_report
 
 SAMPLES_PER_SHARD = 1000
 _SALT = "hodata-order-1"
 _MAX_KEY = 88  # USTAR names end at 100 characters, the longest suffix is `.mask.png`
-_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class BuildOptions:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise HodataError(
-                f"--name {self.name!r}: use lower-case letters, digits and underscores (it prefixes keys)"
+                f"--name {self.name!r}: use up to 64 lower-case letters, digits and underscores (it prefixes keys)"
             )
         if self.samples_per_shard < 1:
             raise HodataError(f"--samples-per-shard is {self.samples_per_shard}; it must be at least 1")
@@ -139,7 +141,7 @@ def make_plan(source: Source, options: BuildOptions) -> BuildPlan:
     Raises:
         SourceError: nothing usable in the folder, or two samples with one key.
     """
-    scan = source.scan()
+    scan = _with_valid_names(source.scan())
     if not scan.records:
         reasons = "".join(f"\n  {item.what}: {item.why}" for item in scan.left_out[:10])
         raise SourceError(f"{source.root}: {source.title} was recognised, but no sample can be used{reasons}")
@@ -193,13 +195,14 @@ def build(
         HodataError: disk full, too many errors, or a worker died. Finished shards stay and are reused.
     """
     plan = plan or make_plan(source, options)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder, options.name):
-        _prepare_folder(folder, plan, options)
-        pending = [shard for shard in plan.shards if not _is_finished(folder, shard.shard)]
-        done = plan.samples - sum(len(shard.records) for shard in pending)
-        _convert_all(source, folder, plan, pending, options, executor, progress, done)
-        return _commit(source, folder, plan, reused=len(plan.shards) - len(pending))
+    if folder.exists() and not folder.is_dir():
+        raise PlanError(f"{folder}: is a file; give the folder that the shards shall go to")
+    with _disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder, options.name):
+            _prepare_folder(folder, plan, options)
+            reused = _convert_all(source, folder, plan, options, executor, progress)
+            return _commit(source, folder, plan, reused)
 
 
 def build_key(name: str, key: str) -> str:
@@ -211,6 +214,22 @@ def build_key(name: str, key: str) -> str:
 
 
 # ---- plan ----
+
+
+def _with_valid_names(scan: Scan) -> Scan:
+    """Leave out files whose names are not UTF-8: neither a manifest nor a Parquet file can hold them."""
+    records, left_out = [], list(scan.left_out)
+    for record in scan.records:
+        if _as_text(record.image + record.mask) == record.image + record.mask:
+            records.append(record)
+        else:
+            left_out.append(LeftOut(record.image, "its name is not valid UTF-8; rename it"))
+    return Scan(records, [LeftOut(_as_text(item.what), _as_text(item.why)) for item in left_out], scan.notes)
+
+
+def _as_text(name: str) -> str:
+    """`name` with backslash escapes where it cannot be encoded."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _order(key: str) -> bytes:
@@ -277,12 +296,29 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise PlanError(f"{folder}: another build of {name!r} is running here; wait for it") from None
+            # The last holder removes the file: a lock on a removed one keeps nobody out.
+            held = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+        except BlockingIOError:
+            held = False
+        if not held:
+            raise PlanError(f"{folder}: another build of {name!r} is running here; wait for it")
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """What the system refuses to write, in words."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise HodataError(f"{path}: cannot be written ({error})") from error
+        raise HodataError(
+            f"{path}: the disk is full; free some space and run the same command again: finished shards are kept"
+        ) from error
 
 
 def _files_of(folder: Path, name: str) -> list[Path]:
@@ -336,6 +372,8 @@ def _difference(path: Path, plan: BuildPlan) -> str:
             ]
         elif field_name == "keys_sha256":
             differences.append("the raw folder holds other files, or they fall into other splits")
+        elif field_name == "meanings":
+            differences.append("the masks have another meaning")
         else:
             differences.append(f"{field_name} was {theirs}, now {ours}")
     return "; ".join(differences)
@@ -345,7 +383,8 @@ def _is_finished(folder: Path, shard: str) -> bool:
     index, tar = folder / f"{shard}.index", folder / f"{shard}.tar"
     if not index.exists() or not tar.exists():
         return False
-    return read_info(index).tars[0].bytes == tar.stat().st_size
+    facts = read_info(index).tars[0]
+    return (facts.name, facts.bytes) == (tar.name, tar.stat().st_size)
 
 
 # ---- convert ----
@@ -367,12 +406,11 @@ def _convert_all(
     source: Source,
     folder: Path,
     plan: BuildPlan,
-    pending: Sequence[ShardPlan],
     options: BuildOptions,
     executor: Executor | None,
     progress: Progress | None,
-    done: int,
-) -> None:
+) -> int:
+    """Write every shard that is not finished; returns how many were."""
     info = IndexInfo(
         name=plan.name,
         plan_hash=plan.hash,
@@ -391,30 +429,38 @@ def _convert_all(
             options.max_errors,
             options.overwrite or (folder / f"{shard.shard}.index").exists(),
         )
-        for shard in pending
+        for shard in plan.shards
+        if not _is_finished(folder, shard.shard)
     ]
+    pending = {job.shard.shard for job in jobs}
+    reused = [shard for shard in plan.shards if shard.shard not in pending]
     report = progress or (lambda done, total: None)
-    report(done, plan.samples)
-    errors = 0
+    done = errors = 0
 
-    def finished(shard: ShardPlan, skipped: int) -> None:
+    def finished(samples: int, skipped: int) -> None:
         nonlocal done, errors
-        done += len(shard.records)
+        done += samples
         errors += skipped
         report(done, plan.samples)
         if 0 <= options.max_errors < errors:
             raise HodataError(_too_many(errors, options.max_errors))
 
+    finished(
+        sum(len(shard.records) for shard in reused),
+        sum(len(read_info(folder / f"{shard.shard}.index").left_out) for shard in reused),
+    )
     if executor is None and (options.workers <= 1 or len(jobs) <= 1):
         for job in jobs:
-            finished(job.shard, _convert_shard(job))
-        return
-    pool = executor or ProcessPoolExecutor(min(options.workers, len(jobs)), mp_context=get_context("spawn"))
+            finished(len(job.shard.records), _convert_shard(job))
+        return len(reused)
+    pool = executor or ProcessPoolExecutor(
+        min(options.workers, len(jobs)), mp_context=get_context("spawn"), initializer=_die_with_parent
+    )
     with pool if executor is None else nullcontext():
         futures: dict[Future[int], _Job] = {pool.submit(_convert_shard, job): job for job in jobs}
         try:
             for future in as_completed(futures):
-                finished(futures[future].shard, future.result())
+                finished(len(futures[future].shard.records), future.result())
         except BrokenProcessPool:
             raise HodataError(
                 "a worker process died (killed, or out of memory); finished shards are kept: run the same command "
@@ -423,34 +469,45 @@ def _convert_all(
         finally:
             for future in futures:
                 future.cancel()
+    return len(reused)
+
+
+def _die_with_parent() -> None:
+    """In a worker: when the parent is killed, stop at once instead of writing beside the build that follows."""
+    parent = parent_process()
+    if parent is None:
+        return
+    sentinel = parent.sentinel
+
+    def watch() -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _convert_shard(job: _Job) -> int:
     """Write one shard; returns how many of its samples were skipped."""
-    try:
-        with ShardWriter(job.folder, job.shard.shard, job.info, job.source.licence, job.replace_existing) as writer:
-            for record in job.shard.records:
-                try:
-                    sample = job.source.load(record)
-                    if sample.image_kind != job.image_kind:
-                        raise SampleError(
-                            record.image,
-                            f"holds {sample.image_kind} data, this build stores {job.image_kind}; rename it",
-                        )
-                except SampleError as error:
-                    if not job.skip:
-                        raise
-                    writer.leave_out(error.where, error.what)
-                    if 0 <= job.max_errors < writer.left_out:
-                        raise HodataError(_too_many(writer.left_out, job.max_errors)) from error
-                    continue
-                writer.add(sample, record, key=build_key(job.info.name, record.key), split=job.shard.split)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise HodataError(f"{job.folder / job.shard.shard}.tar: cannot be written ({error})") from error
-        raise HodataError(
-            f"{job.folder}: the disk is full; free some space and run the same command again: finished shards are kept"
-        ) from error
+    with (
+        _disk_errors(job.folder),
+        ShardWriter(job.folder, job.shard.shard, job.info, job.source.licence, job.replace_existing) as writer,
+    ):
+        for record in job.shard.records:
+            try:
+                sample = job.source.load(record)
+                if sample.image_kind != job.image_kind:
+                    raise SampleError(
+                        record.image,
+                        f"holds {sample.image_kind} data, this build stores {job.image_kind}; rename it",
+                    )
+            except SampleError as error:
+                if not job.skip:
+                    raise
+                writer.leave_out(error.where, error.what)
+                if 0 <= job.max_errors < writer.left_out:
+                    raise HodataError(_too_many(writer.left_out, job.max_errors)) from error
+                continue
+            writer.add(sample, record, key=build_key(job.info.name, record.key), split=job.shard.split)
     return writer.left_out
 
 
@@ -472,6 +529,11 @@ def _commit(source: Source, folder: Path, plan: BuildPlan, reused: int) -> Build
         tars.append(info.tars[0])
         failed += [LeftOut(item["what"], item["why"]) for item in info.left_out]
     rows = pa.concat_tables(tables)
+    if not len(rows):
+        raise HodataError(
+            f"not one of {plan.samples:,} samples could be converted; the first: {failed[0].what}: {failed[0].why}; "
+            "mend the cause and build again with --overwrite"
+        )
     samples = dict.fromkeys(SPLITS, 0) | Counter(rows.column("split").to_pylist())
     members: dict[str, set[str]] = {split: set() for split in SPLITS}
     for split, group in zip(rows.column("split").to_pylist(), rows.column("group").to_pylist(), strict=True):

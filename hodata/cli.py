@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -76,7 +77,7 @@ def synth(out: Path, source: str, frames: int, seed: int, workers: int | None, a
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def detect(path: Path, as_json: bool) -> None:
     """Say which dataset a folder holds, and for every other format why it is not that one."""
-    from hodata.sources import detect_all
+    from hodata.sources import detect_all, folders_in
 
     if not path.is_dir():
         raise HodataError(f"{path}: {'is not a folder' if path.exists() else 'does not exist'}")
@@ -89,11 +90,10 @@ def detect(path: Path, as_json: bool) -> None:
         for name, detection in sorted(found.items(), key=lambda item: not item[1].matched):
             click.echo(f"{'yes' if detection.matched else 'no ':3}  {name:9} {detection.reason}")
     if not any(detection.matched for detection in found.values()):
-        below = [folder for folder in sorted(path.iterdir()) if folder.is_dir()]
-        for folder in below:
-            names = [name for name, detection in detect_all(folder).items() if detection.matched]
-            if names:
-                raise HodataError(f"{path}: holds no known dataset itself, but {folder} is {', '.join(names)}")
+        near = {folder: detect_all(folder) for folder in (*folders_in(path), path.resolve().parent)}
+        matches = [f"{folder} is {name}" for folder, each in near.items() for name, d in each.items() if d.matched]
+        if matches:
+            raise HodataError(f"{path}: holds no known dataset itself, but {', '.join(matches)}")
         raise HodataError(f"{path}: holds no known dataset; give the folder that the archive unpacked to")
 
 
@@ -154,6 +154,9 @@ def build(
     from hodata.build import build as run_build
     from hodata.sources import find_root, source_class
 
+    if max_errors is not None and on_error != "skip":
+        raise click.UsageError("--max-errors goes with --on-error skip")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's stop is as good as Ctrl-C
     dataset = source_class(source)(find_root(source, root))
     options = BuildOptions(
         name=name or dataset.default_name,
@@ -241,7 +244,7 @@ def verify(shards: Sequence[str], full: bool, workers: int | None, as_json: bool
                 for part in (problem.shard, problem.key, f"at {problem.offset}" if problem.offset >= 0 else "")
                 if part
             )
-            click.echo(f"{place}: {problem.what}")
+            click.echo(_plain(f"{place}: {problem.what}"))
         checked = "every byte, image and label id" if full else "sizes, index and member table (--full checks the rest)"
         verdict = "ok" if result.ok else f"{len(result.problems)} problems"
         click.echo(f"{verdict}: {result.samples:,} samples; checked {checked}")
@@ -278,13 +281,19 @@ def _print_report(report: BuildReport) -> None:
 
 def _print_left_out(left_out: Sequence[Any], notes: Sequence[str], rest: str) -> None:
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        click.echo(f"note: {_plain(note)}", err=True)
     if left_out:
         click.echo(f"left out: {len(left_out):,}", err=True)
         for item in left_out[:_SHOWN]:
-            click.echo(f"  {item.what}: {item.why}", err=True)
+            what = _plain(item.what).replace("\n", "?")
+            click.echo(f"  {what}: {_plain(item.why)}", err=True)
         if len(left_out) > _SHOWN:
             click.echo(f"  ... and {len(left_out) - _SHOWN:,} more {f'({rest})' if rest else ''}", err=True)
+
+
+def _plain(text: str) -> str:
+    """File names are anybody's words: nothing in them moves a cursor or sets a colour."""
+    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
 def _print_json(value: object) -> None:
@@ -341,7 +350,7 @@ def _progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 def main() -> None:
     """Entry point: errors that a user can cure are printed without a traceback, exit 1."""
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="hodata", standalone_mode=False)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.Abort:
@@ -351,7 +360,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except HodataError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {_plain(str(error))}", err=True)
         sys.exit(1)
 
 

@@ -146,7 +146,7 @@ def instance_of(pixels: NDArray[np.bool_], label: int, owner: str = "unknown") -
 
 
 def sample_key(*parts: str) -> str:
-    """An injective key `[a-z0-9_-]+` made of a dataset's own names.
+    """A key `[a-z0-9_-]+` made of a dataset's own names, injective for one number of parts.
 
     Parts are joined by `_`. Where lower-casing or replacing characters loses anything, eight hex digits of the
     original's sha256 are appended, so that `A.1` and `a-1` stay apart.
@@ -157,12 +157,16 @@ def sample_key(*parts: str) -> str:
     original = "/".join(parts)
     slug = re.sub(r"[^a-z0-9_-]+", "-", "_".join(parts).lower()).strip("-") or "x"
     if slug != original.replace("/", "_") or "_" in "".join(parts[:-1]):
-        slug += "-" + hashlib.sha256(original.encode()).hexdigest()[:8]
+        slug += "-" + hashlib.sha256(original.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return slug
 
 
 def sample_json(sample: Sample, record: Record, *, key: str, source: str, split: str, licence: str) -> dict[str, Any]:
-    """The JSON member: every key in every sample with the same type, never null (DESIGN of the shard format)."""
+    """The JSON member: every key in every sample with the same type, never null.
+
+    What has an inner structure is JSON text: Hugging Face `datasets` takes the types from the first five samples, and
+    an empty list there makes it refuse every filled one that follows.
+    """
     return {
         "key": key,
         "source": source,
@@ -172,7 +176,7 @@ def sample_json(sample: Sample, record: Record, *, key: str, source: str, split:
         "recording": record.recording,
         "sequence": record.sequence,
         "frame": record.frame,
-        "camera": asdict(sample.camera),
+        "camera": _compact(asdict(sample.camera)),
         "instant": record.instant,
         "time_s": sample.time_s,
         "subject": record.subject,
@@ -180,10 +184,9 @@ def sample_json(sample: Sample, record: Record, *, key: str, source: str, split:
         "background": sample.background,
         "meaning": sample.meaning,
         "mask_origin": record.mask_origin,
-        "hands": [asdict(hand) for hand in sample.hands],
-        "objects": [asdict(item) for item in sample.objects],
-        "instances": [asdict(instance) for instance in sample.instances],
-        # Numbers as the source gives them, under its own names: text, so that the type never varies.
+        "hands": _compact([asdict(hand) for hand in sample.hands]),
+        "objects": _compact([asdict(item) for item in sample.objects]),
+        "instances": _compact([asdict(instance) for instance in sample.instances]),
         "pose": _compact(sample.pose),
         "pose_convention": sample.pose_convention,
         "quality": _compact(sample.quality),
@@ -192,7 +195,7 @@ def sample_json(sample: Sample, record: Record, *, key: str, source: str, split:
     }
 
 
-def _compact(values: Mapping[str, Any]) -> str:
+def _compact(value: object) -> str:
     import json
 
-    return json.dumps(values, sort_keys=True, separators=(",", ":")) if values else ""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

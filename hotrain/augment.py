@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class ColorRule:
     @classmethod
     def of_strength(cls, strength: float) -> ColorRule:
         """The defaults times a factor; factors on colours stay below 1, so that no image turns black."""
-        return cls(**{item.name: min(item.default * strength, 0.9) for item in fields(cls)})
+        return cls(**{name: min(limit * strength, 0.9) for name, limit in asdict(cls()).items()})
 
 
 def normalize(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -95,7 +95,7 @@ def save(
     """
     from safetensors.torch import save_file
 
-    final = run / "checkpoints" / f"{position:010d}"
+    final = folder(run, position)
     partial = final.with_name(f".{final.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -124,6 +124,17 @@ def mark_best(run: Path, checkpoint: Path, score: Mapping[str, Any]) -> None:
     partial = run / ".best.json.partial"
     _write_json(partial, {"checkpoint": checkpoint.name, "score": dict(score)})
     partial.replace(run / "best.json")
+
+
+def best_score(run: Path) -> dict[str, Any] | None:
+    """The score that `mark_best` noted, None before the first."""
+    found = _read_best(run).get("score")
+    return found if isinstance(found, dict) else None
+
+
+def folder(run: Path, position: int) -> Path:
+    """Where the checkpoint of a position is."""
+    return run / "checkpoints" / f"{position:010d}"
 
 
 def remove_old(run: Path) -> None:
@@ -179,10 +190,15 @@ def _checkpoints(run: Path) -> list[Path]:
 
 
 def _best_name(run: Path) -> str:
+    return str(_read_best(run).get("checkpoint", ""))
+
+
+def _read_best(run: Path) -> dict[str, Any]:
     try:
-        return str(json.loads((run / "best.json").read_text(encoding="utf-8"))["checkpoint"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+        found = json.loads((run / "best.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:

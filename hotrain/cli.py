@@ -52,6 +52,7 @@ _shards = click.option(
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/<date-time>]")
 @click.option("--task", type=click.Choice(sorted(TASKS)), default="hand", show_default=True)
 @click.option("--init", type=click.Path(path_type=Path), help="Start from another run; only last layers are new.")
+@click.option("--config", "recipe", type=click.Path(path_type=Path), help="Options from a TOML file; those given win.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; its own options hold unless given again.")
 @click.option("--model", type=click.Choice(MODELS), default=MODELS[0], help="[default: that of --init, else resnet50]")
 @click.option("--weights", default="coco", show_default=True, metavar="coco|none|FILE", help="What to start from.")
@@ -60,9 +61,10 @@ _shards = click.option(
 @click.option("--crop", type=click.IntRange(32), default=480, show_default=True, help="Pixels, side of a crop.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Over all processes.")
 @click.option("--accumulation", type=click.IntRange(1), default=1, show_default=True, help="Passes per step.")
-@click.option("--lr", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True, help="Of the head.")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), help="Peak, of the head.  [default: by the start]")
 @click.option("--body-factor", type=click.FloatRange(0), help="Backbone's --lr, relative.  [default: by the start]")
 @click.option("--jitter", type=click.FloatRange(0), default=1.0, show_default=True, help="Of zoom and colours.")
+@click.option("--balance", type=click.FloatRange(0, 1), default=0.25, show_default=True, help="Of rare classes.")
 @click.option("--prior", type=click.FloatRange(0), default=0.1, show_default=True, help="Toward background.")
 @click.option("--source-weight", multiple=True, metavar="NAME=W", help="Share of a source's samples; may be repeated.")
 @click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Loading processes per GPU.")
@@ -77,9 +79,9 @@ def fit(context: click.Context, **options: Any) -> None:
     torchrun it starts one process per visible GPU. SIGTERM or SIGINT saves and exits 75; --resume goes on.
     """
     from hotrain.checkpoint import find
-    from hotrain.config import FitConfig
+    from hotrain.config import FitConfig, read_recipe
 
-    resume = options.pop("resume")
+    resume, recipe = options.pop("resume"), options.pop("recipe")
     given = {
         name: value
         for name, value in options.items()
@@ -91,6 +93,9 @@ def fit(context: click.Context, **options: Any) -> None:
         for name in ("out", "init"):
             if values.get(name) is not None:
                 values[name] = str(values[name])
+    if recipe is not None:
+        given = {**read_recipe(recipe), **given}
+        options |= given
     if resume:
         if "out" not in given:
             raise click.UsageError("--resume needs --out, the folder of the run to go on with")

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
-from hotrain.errors import CheckpointError
+from hodata.labels import EXTENTS, TASKS
+from hotrain.errors import CheckpointError, TrainingError
 
+_TOML_KINDS: dict[str, tuple[type, ...]] = {
+    "tuple": (list, str),
+    "str": (str,),
+    "float": (int, float),
+    "int": (int,),
+    "Mapping": (dict,),
+}
 _POLY_POWER = 0.9  # as in DeepLab (arXiv:1706.05587, section 4.1)
 
 
@@ -28,13 +38,14 @@ class FitConfig:
         accumulation: forward passes that one optimizer step is made of.
         workers: loading processes of each rank.
         seed: of order, augmentation, dropout and new layers.
-        lr: peak learning rate of the head (AdamW).
+        lr: peak learning rate of the head (AdamW); None: 3e-3 from scratch, else 1e-3.
         body_factor: learning rate of the backbone relative to it; None: 1 from scratch, 0.1 from weights, 0.5 from
             another run.
         weight_decay: of weights, decoupled.
         warmup: share of the steps over which the learning rate rises.
         source_weights: source name -> its share of the samples, relative to the others' sizes.
         jitter: strength of random zoom and colour changes; 0: crops and mirroring alone.
+        balance: how far rare classes weigh more in the loss, see `loss.set_weights`.
         prior: weight of the loss's prior toward background, see `loss.set_loss`.
         samples_per_epoch: None: as many as there are training samples.
         val_limit: at most so many validation samples are scored after an epoch, always the same.
@@ -54,17 +65,35 @@ class FitConfig:
     accumulation: int = 1
     workers: int = 2
     seed: int = 0
-    lr: float = 1e-3
+    lr: float | None = None
     body_factor: float | None = None
     weight_decay: float = 0.01
     warmup: float = 0.05
     source_weights: Mapping[str, float] = field(default_factory=dict)
     jitter: float = 1.0
+    balance: float = 0.25
     prior: float = 0.1
     samples_per_epoch: int | None = None
     val_limit: int = 1000
     extent: str = "wrist"
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Raise TrainingError on options that no run can have, whoever made them."""
+        rules: dict[str, tuple[bool, str]] = {
+            "task": (self.task in TASKS, f"one of {', '.join(TASKS)}"),
+            "extent": (self.extent in EXTENTS, f"one of {', '.join(EXTENTS)}"),
+            "epochs": (self.epochs > 0, "more than 0"),
+            "crop": (self.crop >= 32, "32 or more"),
+            "batch_size": (self.batch_size >= 1, "1 or more"),
+            "accumulation": (self.accumulation >= 1, "1 or more"),
+            "samples_per_epoch": (self.samples_per_epoch is None or self.samples_per_epoch >= 1, "1 or more"),
+            "seed": (0 <= self.seed < 2**63, "0 to 2**63 - 1"),
+            "workers": (self.workers >= 0, "0 or more"),
+        }
+        for name, (holds, what) in rules.items():
+            if not holds:
+                raise TrainingError(f"{name} is {getattr(self, name)!r}, expected {what}")
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "shards": list(self.shards), "source_weights": dict(self.source_weights)}
@@ -79,6 +108,29 @@ class FitConfig:
                 "use the program that started the run"
             )
         return cls(**{**data, "shards": tuple(data["shards"])})
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Options of a run from a TOML file: the names of `FitConfig`'s fields, dashes allowed for underscores.
+
+    Raises:
+        TrainingError: it cannot be read, or names no option of a run.
+    """
+    try:
+        recipe = {name.replace("-", "_"): value for name, value in tomllib.loads(path.read_text("utf-8")).items()}
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path}: cannot be read as a recipe ({error})") from error
+    known = {item.name: item.type for item in fields(FitConfig)}
+    for name, value in recipe.items():
+        if name not in known:
+            raise TrainingError(f"{path}: {name!r} is no option of a run; there are {', '.join(known)}")
+        expected = str(known[name])
+        kinds = next(kinds for text, kinds in _TOML_KINDS.items() if expected.startswith(text))
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise TrainingError(f"{path}: {name} is {value!r}, expected {expected}")
+    if isinstance(recipe.get("shards"), str):
+        recipe["shards"] = [recipe["shards"]]
+    return recipe | ({"shards": tuple(recipe["shards"])} if "shards" in recipe else {})
 
 
 def learning_rate(step: int, steps: int, warmup: float) -> float:

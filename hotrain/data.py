@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,6 +109,10 @@ class CropData(Dataset[Batch]):
             "position": torch.from_numpy(positions.copy()),
         }
 
+    def batch_bytes(self, samples: int) -> int:
+        """Bytes of the large tensors of a batch."""
+        return samples * 4 * self._crop.size**2
+
     def _crop_of(self, row: int, position: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         mask = self._reader.mask(row)
         height, width = mask.shape
@@ -156,18 +162,15 @@ class Loader:
         self._workers = workers
 
     def __iter__(self) -> Iterator[Batch]:
-        for item in self._loader():
-            if isinstance(item, HodataError):  # made in a worker: its traceback helps nobody
-                raise item
-            yield item
-
-    def _loader(self) -> DataLoader[Any]:
         options: dict[str, Any] = {}
         if self._workers:
-            # Forked workers share the index's memory; they are started before this process has other threads.
-            context = "fork" if sys.platform == "linux" else None
-            options = {"multiprocessing_context": context, "worker_init_fn": _start_worker, "prefetch_factor": 4}
-        return DataLoader(
+            options = {
+                # Forked workers share the index's memory.
+                "multiprocessing_context": "fork" if sys.platform == "linux" else None,
+                "worker_init_fn": _start_worker,
+                "prefetch_factor": prefetch_factor(self._data.batch_bytes(self._steps.micro), self._workers),
+            }
+        loader = DataLoader(
             _Guarded(self._data),
             batch_size=None,
             sampler=self._steps,
@@ -175,6 +178,28 @@ class Loader:
             pin_memory=torch.cuda.is_available(),
             **options,
         )
+        # Made here and not in the generator: workers must be forked before the caller starts threads.
+        return _raise_errors(iter(loader))
+
+
+def prefetch_factor(batch_bytes: int, workers: int, memory: Path = Path("/dev/shm")) -> int:
+    """How many batches each worker may have ready, at most 4: they wait in shared memory, whose overflow kills.
+
+    Raises:
+        TrainingError: there is no room for one each, as in a container with Docker's default of 64 MB.
+    """
+    if not memory.is_dir():
+        return 4
+    room = os.statvfs(memory)
+    free = room.f_bavail * room.f_frsize
+    factor = min(free // (2 * batch_bytes * workers), 4)
+    if factor < 1:
+        raise TrainingError(
+            f"{memory} has {free / 1e6:.0f} MB free; {workers} loading processes with batches of "
+            f"{batch_bytes / 1e6:.0f} MB need {2e-6 * batch_bytes * workers:.0f} MB. Start the container with a larger "
+            "--shm-size, or use fewer --workers or a smaller --batch-size or --crop"
+        )
+    return int(factor)
 
 
 def meaning_numbers(index: ShardIndex) -> NDArray[np.int16]:
@@ -310,6 +335,13 @@ class _Guarded(Dataset[Any]):
             return self._data[positions]
         except HodataError as error:
             return error
+
+
+def _raise_errors(items: Iterator[Any]) -> Iterator[Batch]:
+    for item in items:
+        if isinstance(item, HodataError):
+            raise item
+        yield item
 
 
 def _start_worker(_: int) -> None:

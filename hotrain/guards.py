@@ -15,25 +15,41 @@ if TYPE_CHECKING:
     from hodata.shards.reader import ShardIndex
 
 
-def refuse_leaks(index: ShardIndex) -> None:
+def refuse_leaks(index: ShardIndex) -> list[str]:
     """Raise SelectionError where a group is in train here and in val or test there.
 
-    Groups are global names, so two versions of one recording in two builds are found too.
+    Groups are global names, so two versions of one recording in two builds are found too. A build made with
+    `--split-policy official` may leak into itself, as its authors published it: that becomes a warning.
+
+    Returns:
+        warnings for people.
     """
     groups, splits, sources = (index.column(name) for name in ("group", "split", "source"))
-    first: dict[str, dict[str, str]] = {}
+    found: dict[str, dict[str, set[str]]] = {}
     for group, split, source in zip(groups, splits, sources, strict=True):
-        first.setdefault(group, {}).setdefault(split, source)
-    leaks = {group: found for group, found in first.items() if "train" in found and len(found) > 1}
-    if not leaks:
-        return
-    group, found = min(leaks.items())
-    other = next(split for split in ("test", "val") if split in found)
-    raise SelectionError(
-        f"{len(leaks)} groups stand on both sides of a split; the first: {group!r} is in train in "
-        f"{found['train']!r} and in {other} in {found[other]!r}. The score would be of frames that training saw: "
-        "build both with the same --split-policy, or leave one out"
-    )
+        found.setdefault(group, {}).setdefault(split, set()).add(source)
+    published: dict[str, int] = {}
+    leaks: dict[str, tuple[str, str, str]] = {}
+    for group, by_split in found.items():
+        for split in ("test", "val"):
+            for here in sorted(by_split.get("train", ())):
+                for there in sorted(by_split.get(split, ())):
+                    if here == there and index.plans[here].get("options", {}).get("split_policy") == "official":
+                        published[here] = published.get(here, 0) + 1
+                    else:
+                        leaks.setdefault(group, (here, split, there))
+    if leaks:
+        group, (here, split, there) = min(leaks.items())
+        raise SelectionError(
+            f"{len(leaks)} groups stand on both sides of a split; the first: {group!r} is in train in {here!r} and in "
+            f"{split} in {there!r}. The score would be of frames that training saw: build both with the same "
+            "--split-policy, or leave one out"
+        )
+    return [
+        f"warning: {name} has its published splits, and {count} of its recordings that train are also in val or test: "
+        "its scores are of frames much like those that training saw"
+        for name, count in sorted(published.items())
+    ]
 
 
 def refuse_illegal_ids(index: ShardIndex, rows: NDArray[np.int64]) -> None:
@@ -79,6 +95,14 @@ def missing_classes(index: ShardIndex, rows: NDArray[np.int64], task: Task) -> l
             if (((sets & ~np.uint8(own)) == 0) & (sets >> c & 1).astype(bool)).any():
                 taught.add(c)
     return [name for c, name in enumerate(task.public_classes) if c not in taught]
+
+
+def set_pixels(index: ShardIndex, rows: NDArray[np.int64], task: Task) -> NDArray[np.int64]:
+    """int64 [2**K]: pixels of each set of classes in the masks of some rows."""
+    counts = np.zeros(1 << len(task.classes), dtype=np.int64)
+    for sets, pixels in _present_sets(index, rows, task):
+        np.add.at(counts, sets, pixels)
+    return counts
 
 
 def label_pixels(index: ShardIndex, rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -35,6 +35,11 @@ class Selection:
     data_hash: str
     notes: list[str]
 
+    @property
+    def train_rows(self) -> NDArray[np.int64]:
+        """int64 [N]: the training rows of all sources."""
+        return np.concatenate(list(self.rows.values()))
+
 
 def select(config: FitConfig, task: Task) -> Selection:
     """Open the shards of a run.
@@ -50,13 +55,14 @@ def select(config: FitConfig, task: Task) -> Selection:
             f"{', '.join(config.shards)}: {len(index)} samples, none of them in the split train; "
             "training needs shards named <name>-train-*.tar"
         )
-    guards.refuse_leaks(index)
+    warnings = guards.refuse_leaks(index)
     guards.refuse_illegal_ids(index, train)
     guards.refuse_free_answers(index, train, task)
     sources = index.column("source")
     rows = {str(name): train[sources[train] == name] for name in sorted(set(sources[train]))}
     val_rows = _fixed_subset(index, index.select(split="val"), config.val_limit)
-    return Selection(index, rows, val_rows, index.data_hash(train), _notes(index, rows, val_rows, task, config.extent))
+    notes = warnings + _notes(index, rows, val_rows, task, config.extent)
+    return Selection(index, rows, val_rows, index.data_hash(train), notes)
 
 
 def meanings_of(index: ShardIndex, rows: NDArray[np.int64]) -> list[Meaning]:

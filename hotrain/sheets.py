@@ -53,16 +53,15 @@ def example_sheet(
 
 
 def training_curves(run: Path) -> Image:
-    """Loss and scores over the samples seen, from RUN/log.jsonl."""
+    """Loss and IoU over the samples seen, from RUN/log.jsonl."""
     entries = read_log(run)
-    loss = {"training loss": _curve("train", entries, "train", "loss")}
-    scores = {}
-    for entry in entries:
-        if entry["kind"] == "val":
-            for name in entry:
-                if name.startswith(("iou ", "jaccard", "accuracy")):
-                    scores[name] = _curve(name, entries, "val", name)
-    return curves({"loss": list(loss.values()), "validation": list(scores.values())}, "samples seen")
+    validated = [name for entry in entries if entry["kind"] == "val" for name in entry if name.startswith("iou ")]
+    classes = [name for name in dict.fromkeys(validated) if name != "iou background"]
+    loss = [_curve("training", entries, "train", "loss")]
+    glimpses = dict.fromkeys(name for entry in entries if entry["kind"] == "train" for name in entry)
+    scores = [_curve(f"validation, {name[4:]}", entries, "val", name) for name in classes]
+    scores += [_curve(f"training crops, {n[4:]}", entries, "train", n) for n in glimpses if n.startswith("iou ")]
+    return curves({"loss": loss, "IoU": scores}, "samples seen")
 
 
 def _curve(name: str, entries: Sequence[dict[str, Any]], kind: str, field: str) -> Curve:

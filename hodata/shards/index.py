@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hodata.errors import ShardError
-from hodata.labels import HANDS, LABELS
+from hodata.labels import HANDS, LABELS, Meaning
 from hodata.sample import Record, Sample
 from hodata.shards import FORMAT_VERSION
 
@@ -162,7 +162,7 @@ def write_index(path: Path, rows: Sequence[Mapping[str, Any]] | pa.Table, info: 
 
 
 def read_index(path: Path) -> tuple[pa.Table, IndexInfo]:
-    """Rows and metadata of an index.
+    """Rows (exactly the columns of `schema`) and metadata of an index.
 
     Raises:
         ShardError: not an index, damaged, or of a newer format version.
@@ -176,7 +176,14 @@ def read_index(path: Path) -> tuple[pa.Table, IndexInfo]:
         raise ShardError(f"{path}: no such index; the shard beside it was not finished, run the build again") from None
     except (pa.ArrowException, OSError) as error:
         raise ShardError(f"{path}: cannot be read as an index ({error}); delete it and run the build again") from error
-    return table, _parse_info(path, table.schema.metadata)
+    info = _parse_info(path, table.schema.metadata)
+    try:
+        rows = table.select(schema().names).cast(schema())
+    except (KeyError, ValueError) as error:  # pyarrow's own errors are ValueErrors here
+        raise ShardError(f"{path}: lacks columns of an index ({error}); delete it and run the build again") from error
+    if len(rows) != sum(tar.samples for tar in info.tars):
+        raise ShardError(f"{path}: holds {len(rows):,} rows, its metadata says otherwise; run the build again")
+    return rows, info
 
 
 def read_info(path: Path) -> IndexInfo:
@@ -202,10 +209,15 @@ def _parse_info(path: Path, metadata: Mapping[bytes, bytes] | None) -> IndexInfo
             "build the shards again or use the program that wrote them"
         )
     try:
-        data["tars"] = tuple(TarFacts(**tar) for tar in data["tars"])
-        return IndexInfo(**data)
-    except (KeyError, TypeError) as error:
+        info = IndexInfo(**{**data, "tars": tuple(TarFacts(**tar) for tar in data["tars"])})
+        for meaning in info.meanings:
+            Meaning.from_json(meaning)
+        sound = info.tars and isinstance(info.plan, dict) and all(tar.samples >= 0 for tar in info.tars)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ShardError(f"{path}: its metadata lacks a field ({error}); build the shards again") from error
+    if not sound:
+        raise ShardError(f"{path}: its metadata names no tars or no plan; build the shards again")
+    return info
 
 
 def sync(file_descriptor: int) -> None:

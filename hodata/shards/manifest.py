@@ -32,6 +32,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ShardError(f"{path}: cannot be read as a manifest ({error}); run the build again") from error
-    if not isinstance(manifest, dict) or "format_version" not in manifest:
+    kinds = {"format_version": int, "plan": dict, "dataset": dict, "groups": dict, "shards": list, "left_out": list}
+    if not isinstance(manifest, dict) or not all(isinstance(manifest.get(key), kind) for key, kind in kinds.items()):
         raise ShardError(f"{path}: is not a manifest of hodata; run the build again")
+    if not all(isinstance(shard, dict) and "name" in shard for shard in manifest["shards"]):
+        raise ShardError(f"{path}: its list of shards is damaged; run the build again")
     return manifest

@@ -7,7 +7,7 @@ import json
 import os
 import zlib
 from collections.abc import Mapping, Sequence
-from glob import has_magic
+from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,7 @@ class ShardIndex:
             tars.append(facts)
         index = cls(pa.concat_tables(tables).combine_chunks(), paths, tars, meanings, plans)
         index._refuse_duplicates()
+        index._require_meanings()
         return index
 
     def __len__(self) -> int:
@@ -122,6 +123,13 @@ class ShardIndex:
                     "selection; leave one of them out"
                 )
             seen[key] = path
+
+    def _require_meanings(self) -> None:
+        unknown = sorted(set(self.table.column("meaning").unique().to_pylist()) - set(self.meanings))
+        if unknown:
+            raise ShardError(
+                f"the index does not define the meaning {unknown[0]!r} that its rows name; run the build again"
+            )
 
     @property
     def manifests(self) -> dict[str, dict[str, Any]]:
@@ -214,12 +222,13 @@ def find_shards(patterns: Sequence[str | Path]) -> list[Path]:
     for pattern in map(str, patterns):
         path = Path(pattern)
         if path.is_dir():
-            matches = sorted(path.glob("*.tar")) or sorted(path.rglob("*.tar"))
-        elif has_magic(pattern):
-            matches = [match for match in _glob(path) if match.suffix == ".tar"]
+            matches = list(path.glob("*.tar")) or list(path.rglob("*.tar"))
+        elif has_magic(pattern) and not path.exists():
+            # Path.glob raises on patterns that are merely unusual (`**.tar`).
+            matches = [Path(match) for match in glob(pattern, recursive=True)]  # noqa: PTH207
         else:
-            named = path.with_suffix(".tar") if path.suffix in ("", ".index") else path
-            matches = [named] if named.suffix == ".tar" and named.exists() else []
+            matches = [path.with_suffix(".tar") if path.suffix in ("", ".index") else path]
+        matches = [match for match in matches if match.suffix == ".tar" and match.is_file()]
         if not matches:
             raise ShardError(
                 f"{pattern}: no .tar shard found (looked in {Path.cwd() if not path.is_absolute() else path.parent}); "
@@ -227,10 +236,6 @@ def find_shards(patterns: Sequence[str | Path]) -> list[Path]:
             )
         found.update(match.resolve() for match in matches)
     return sorted(found)
-
-
-def _glob(pattern: Path) -> list[Path]:
-    return sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
 
 
 def _name_of(shard: Path) -> str:
@@ -254,10 +259,23 @@ def _rows_of(path: Path, merged: dict[Path, tuple[pa.Table, IndexInfo] | None]) 
     if not own.exists():
         raise ShardError(
             f"{path}: has no {own.name} beside it; its build was not finished (run it again), "
-            "or it is a tar that hodata did not write"
+            "or it is a tar that hodata did not write (name the shards with a glob, or move it away)"
         )
-    table, info = read_index(own)
+    table, info = read_own_index(path)
     return table, info, info.tars[0]
+
+
+def read_own_index(tar: Path) -> tuple[pa.Table, IndexInfo]:
+    """The index beside a tar.
+
+    Raises:
+        ShardError: missing, damaged, or of another tar.
+    """
+    path = tar.with_suffix(".index")
+    table, info = read_index(path)
+    if [facts.name for facts in info.tars] != [tar.name]:
+        raise ShardError(f"{path}: is the index of {info.tars[0].name}; delete it and run the build again")
+    return table, info
 
 
 def _check_size(path: Path, facts: TarFacts) -> None:

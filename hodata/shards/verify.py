@@ -17,9 +17,9 @@ import numpy as np
 
 from hodata.errors import ShardError
 from hodata.labels import LABELS, is_legal
-from hodata.shards.index import MEMBERS, TarFacts, read_index
+from hodata.shards.index import MEMBERS, TarFacts
 from hodata.shards.manifest import read_manifest
-from hodata.shards.reader import ShardIndex, find_shards
+from hodata.shards.reader import ShardIndex, find_shards, read_own_index
 from hodata.shards.writer import BLOCK
 
 _SUFFIXES = {"mask": "mask.png", "json": "json"}
@@ -79,12 +79,7 @@ def verify(
             progress(done, len(paths))
     problems += _check_builds(paths)
     if not problems:
-        try:
-            ShardIndex.open(
-                paths
-            )  # what only the shards together can show: a key twice, a meaning with two definitions
-        except ShardError as error:
-            problems.append(Problem("", "", -1, str(error)))
+        problems += _check_together(paths)
     return Verification(samples, problems)
 
 
@@ -101,13 +96,11 @@ def _check_shard(path: Path, full: bool) -> tuple[int, list[Problem]]:
         return Problem(path.name, key, offset, what)
 
     try:
-        table, info = read_index(path.with_suffix(".index"))
+        table, info = read_own_index(path)
     except ShardError as error:
         return 0, [problem(str(error))]
     facts = info.tars[0]
     rows = table.to_pylist()
-    if len(rows) != facts.samples:
-        return len(rows), [problem(f"its index holds {len(rows)} rows, its metadata says {facts.samples}")]
     size = path.stat().st_size
     if size != facts.bytes:
         return len(rows), [problem(f"is {size:,} bytes long, its index records {facts.bytes:,}", offset=size)]
@@ -119,7 +112,9 @@ def _check_shard(path: Path, full: bool) -> tuple[int, list[Problem]]:
             if hashlib.file_digest(file, "sha256").hexdigest() != facts.sha256:
                 problems.append(problem("its sha256 is not the recorded one: bytes have changed"))
             for row in rows:
-                problems += [problem(what, row["key"], offset) for offset, what in _check_content(descriptor, row)]
+                problems += [
+                    problem(what, row["key"], offset) for offset, what in _check_content(descriptor, row, size)
+                ]
     return len(rows), problems
 
 
@@ -149,7 +144,7 @@ def _check_members(
         yield problem("the tar does not end after its last sample", offset=expected)
 
 
-def _check_content(descriptor: int, row: dict[str, Any]) -> Iterator[tuple[int, str]]:
+def _check_content(descriptor: int, row: dict[str, Any], tar_size: int) -> Iterator[tuple[int, str]]:
     import json
     import zlib
 
@@ -160,6 +155,9 @@ def _check_content(descriptor: int, row: dict[str, Any]) -> Iterator[tuple[int, 
     data = {}
     for member in MEMBERS:
         offset = row[f"{member}_offset"]
+        if not 0 <= offset <= offset + row[f"{member}_size"] <= tar_size:
+            yield offset, f"{member}: the index places it outside the tar"
+            return
         data[member] = os.pread(descriptor, row[f"{member}_size"], offset)
         if zlib.crc32(data[member]) != row[f"{member}_crc32"]:
             yield offset, f"{member}: other bytes than recorded (crc32)"
@@ -183,12 +181,29 @@ def _check_content(descriptor: int, row: dict[str, Any]) -> Iterator[tuple[int, 
         yield row["mask_offset"], f"mask holds ids that are no labels: {illegal.tolist()}"
     if any(counts[label] != row[f"pixels_{label.label_name}"] for label in LABELS):
         yield row["mask_offset"], "mask has other pixel counts than the index"
-    if any(fields.get(name) != row[name] for name in ("key", "split", "group", "meaning")):
+    names = ("key", "split", "group", "meaning")
+    if not isinstance(fields, dict) or any(fields.get(name) != row[name] for name in names):
         yield row["json_offset"], "the JSON member contradicts the index"
 
 
+def _check_together(paths: Sequence[Path]) -> Iterator[Problem]:
+    """What only the shards together can show: a key twice, a meaning with two definitions, a false merged index."""
+    try:
+        index = ShardIndex.open(paths)
+    except ShardError as error:
+        yield Problem("", "", -1, str(error))
+        return
+    start = 0
+    for path, facts in zip(index.shards, index.tars, strict=True):
+        own, info = read_own_index(path)
+        if facts != info.tars[0] or not own.equals(index.table.slice(start, facts.samples)):
+            merged = f"{path.stem.rsplit('-', 2)[0]}.index"
+            yield Problem(path.name, "", -1, f"{merged} tells other things of it; delete {merged}: it is not needed")
+        start += facts.samples
+
+
 def _check_builds(paths: Sequence[Path]) -> Iterator[Problem]:
-    """Every tar is in its build's manifest, with the recorded facts, and every build has one."""
+    """Every tar is in its build's manifest with the recorded facts, every build has one, and no tar of it is gone."""
     manifests: dict[Path, dict[str, Any] | None] = {}
     for path in paths:
         manifest_path = path.with_name(path.stem.rsplit("-", 2)[0] + ".manifest.json")
@@ -208,8 +223,12 @@ def _check_builds(paths: Sequence[Path]) -> Iterator[Problem]:
             yield Problem(path.name, "", -1, f"{manifest_path.name} does not list it")
             continue
         try:
-            _, info = read_index(path.with_suffix(".index"))
+            _, info = read_own_index(path)
         except ShardError:
             continue  # reported by _check_shard
         if asdict(info.tars[0]) != listed[path.name]:
             yield Problem(path.name, "", -1, f"its index and {manifest_path.name} record different facts")
+    for manifest_path, manifest in manifests.items():
+        for shard in manifest["shards"] if manifest else ():
+            if not manifest_path.with_name(shard["name"]).exists():
+                yield Problem(shard["name"], "", -1, f"{manifest_path.name} lists it, but it is not there")

@@ -84,8 +84,8 @@ class ShardWriter:
             if kind is None:
                 self._commit()
         finally:
+            self._temporary.unlink(missing_ok=True)  # first: closing flushes, which a full disk refuses
             self._file.close()
-            self._temporary.unlink(missing_ok=True)
 
     def _append(self, name: str, data: bytes) -> Member:
         # mtime, ids and names keep TarInfo's zeros: the same samples give the same bytes.

@@ -39,7 +39,8 @@ def find_root(name: str, root: Path | None) -> Path:
     """The folder of a dataset: `root`, or one of the default places; one level down is searched.
 
     Raises:
-        SourceError: nothing there is this dataset; the message says where it looked and what was missed.
+        SourceError: nothing there is this dataset, or several folders in it are; the message says where it looked
+            and what was missed.
     """
     source = source_class(name)
     places = [root] if root is not None else default_places(name)
@@ -51,17 +52,27 @@ def find_root(name: str, root: Path | None) -> Path:
         if not place.is_dir():
             looked.append(f"  {place}: is not a folder")
             continue
-        below = sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
-        for folder in (place, *below):
-            if source.detect(folder).matched:
-                return folder
+        if source.detect(place).matched:
+            return place
+        below = [folder for folder in folders_in(place) if source.detect(folder).matched]
+        if len(below) > 1:
+            raise SourceError(f"{place}: holds several; give one of them with --root: {', '.join(map(str, below))}")
+        if below:
+            return below[0]
         looked.append(f"  {place}: {source.detect(place).reason}")
         looked += [f"    is {other}: try --source {other}" for other in _others(place, name)]
+        if source.detect(place.resolve().parent).matched:
+            looked.append(f"    the folder above it is the one: --root {place.resolve().parent}")
     if root is None:
         cure = f"give --root DIR, or set HODATA_ROOT to the folder that holds {name}/"
     else:
-        cure = f"give the folder that holds {source.title}'s files, or ask `hodata detect {places[0]}`"
-    raise SourceError(f"no {source.title} dataset found; looked in\n" + "\n".join(looked) + f"\n{cure}")
+        cure = f"give the folder that holds these, or ask `hodata detect {places[0]}`"
+    raise SourceError(f"{source.title}: not found; looked in\n" + "\n".join(looked) + f"\n{cure}")
+
+
+def folders_in(place: Path) -> list[Path]:
+    """The folders directly in `place`, sorted; hidden ones skipped."""
+    return sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def default_places(name: str) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,8 @@ class Coco(Source):
             return None
         # LabelMe and Label Studio; CVAT, with or without a folder per subset; FiftyOne.
         for folder in ("", "images", f"images/{subset}", subset, "data"):
-            if (self.root / folder / path).is_file():
+            # Path.is_file raises on a name that is too long.
+            if os.path.isfile(self.root / folder / path):  # noqa: PTH113
                 return (Path(folder) / path).as_posix()
         return None
 
@@ -214,7 +216,7 @@ class Coco(Source):
         for order, item in enumerate(items):
             try:
                 pixels = segment(item["segmentation"], size)
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, OverflowError) as error:
                 raise SampleError(record.image, f"annotation {item['id']} ({item['category']}): {error}") from error
             painted.append((-int(np.count_nonzero(pixels)), order, item["category"], pixels))
         painted.sort(key=lambda entry: entry[:2])

@@ -18,6 +18,7 @@ from hodata.labels import MEANINGS, Label, Meaning
 from hodata.sample import Hand, Record, Sample, mask_instances, sample_key
 from hodata.sources.base import Detection, LeftOut, Scan, Source, SplitRules, files_with
 from hodata.sources.images import read_image, read_mask, require_size
+from hodata.sources.pairs import frame_number
 
 BASES = 32_560
 VERSIONS = (
@@ -74,7 +75,7 @@ class FreiHand(Source):
         return scan
 
     def _scan_training(self, scan: Scan) -> None:
-        masks = {path.stem for path in files_with(self.root / "training/mask", ".jpg", ".png")}
+        masks = {path.stem: path.name for path in files_with(self.root / "training/mask", ".jpg", ".png")}
         poses = _pose_groups(self.root / "training_mano.json")
         if not poses:
             scan.notes.append(
@@ -98,7 +99,7 @@ class FreiHand(Source):
                     group=f"freihand/{instant}",
                     subset="training",
                     image=f"training/rgb/{path.name}",
-                    mask=f"training/mask/{mask}.jpg",
+                    mask=f"training/mask/{masks[mask]}",
                     recording=instant,
                     frame=int(path.stem),
                     instant=instant,
@@ -107,7 +108,7 @@ class FreiHand(Source):
                     extra={"version": version, "row": base},
                 )
             )
-        for mask in sorted(masks - used):
+        for mask in sorted(masks.keys() - used):
             scan.left_out.append(LeftOut(f"training/mask/{mask}", "no picture training/rgb of this number"))
 
     def _scan_evaluation(self, scan: Scan) -> None:
@@ -137,7 +138,7 @@ class FreiHand(Source):
                     image=f"evaluation/rgb/{path.name}",
                     mask=f"evaluation/segmap/{labelled[path.stem]}",
                     recording=f"evaluation-{path.stem}",
-                    frame=int(path.stem) if path.stem.isdecimal() else 0,
+                    frame=frame_number(path.stem),
                     instant=f"evaluation-{path.stem}",
                     view="exo",
                     mask_origin="rendered",
@@ -180,7 +181,7 @@ def _pose_groups(path: Path) -> list[str]:
         table: NDArray[np.float64] = np.array([row[0] for row in rows], dtype=np.float64)
         if table.ndim != 2 or table.shape[1] != 61:
             raise ValueError(f"rows have shape {table.shape[1:]}, expected 61 numbers")
-    except (ValueError, IndexError, TypeError, KeyError) as error:
+    except (OSError, ValueError, IndexError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise SourceError(f"{path}: is not FreiHAND's table of MANO parameters ({error})") from error
     # Adding 0 turns -0.0 into 0.0: both print alike and must hash alike.
     shared = np.round(table[:, 3:58], POSE_DECIMALS) + 0.0

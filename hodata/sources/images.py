@@ -51,7 +51,7 @@ def read_image(path: Path, where: str) -> tuple[bytes, str, tuple[int, int]]:
     except SampleError:
         raise
     except Exception as error:  # Pillow raises many kinds on hostile bytes
-        raise SampleError(where, f"cannot be decoded ({error}); copy or download the file again") from error
+        raise SampleError(where, f"cannot be decoded ({_reason(error)}); copy or download the file again") from error
     return data, kind, size
 
 
@@ -83,7 +83,7 @@ def read_mask(path: Path, where: str) -> NDArray[np.uint8]:
     except SampleError:
         raise
     except Exception as error:
-        raise SampleError(where, f"cannot be decoded ({error}); copy or download the file again") from error
+        raise SampleError(where, f"cannot be decoded ({_reason(error)}); copy or download the file again") from error
 
 
 def require_size(mask: NDArray[np.uint8], size: tuple[int, int], where: str, image: str) -> None:
@@ -91,6 +91,13 @@ def require_size(mask: NDArray[np.uint8], size: tuple[int, int], where: str, ima
     height, width = mask.shape[:2]
     if (width, height) != size:
         raise SampleError(where, f"mask is {width}x{height}, its image {image} is {size[0]}x{size[1]}")
+
+
+def _reason(error: Exception) -> str:
+    """Pillow's words, but for those that name a memory address: manifests are the same in every run."""
+    from PIL import UnidentifiedImageError
+
+    return "not an image, or its first bytes are damaged" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def _read(path: Path, where: str) -> bytes:

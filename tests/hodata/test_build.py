@@ -7,12 +7,14 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +23,7 @@ import pytest
 from hodata.build import BuildOptions, build, build_key, make_plan
 from hodata.errors import HodataError, PlanError, SampleError
 from hodata.shards.reader import ShardIndex
-from hodata.shards.writer import ShardWriter
+from hodata.shards.writer import ShardWriter, _HashingFile
 from hodata.sources.base import Source
 from hodata.sources.freihand import FreiHand
 
@@ -217,5 +219,126 @@ def test_long_keys_fit_a_tar_header_and_stay_apart() -> None:
 
 
 def test_names_that_cannot_prefix_a_key_are_refused() -> None:
-    with pytest.raises(HodataError, match="lower-case"):
-        BuildOptions("Frei-HAND")
+    for name in ("Frei-HAND", "../up", "a" * 65):
+        with pytest.raises(HodataError, match="lower-case"):
+            BuildOptions(name)
+
+
+def test_a_full_disk_leaves_no_temporary_file(
+    freihand_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = _HashingFile.close
+
+    def full(self: _HashingFile) -> None:
+        close(self)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as flushing the last bytes does
+
+    monkeypatch.setattr(_HashingFile, "flush_to_disk", full)
+    monkeypatch.setattr(_HashingFile, "close", full)
+    with pytest.raises(HodataError, match="the disk is full"):
+        build(FreiHand(freihand_root), tmp_path / "out", OPTIONS)
+    assert not list((tmp_path / "out").glob("*.tmp"))
+
+
+def test_an_output_folder_that_cannot_be_one_is_named(freihand_root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(PlanError, match="file: is a file"):
+        build(FreiHand(freihand_root), file, OPTIONS)
+    with pytest.raises(HodataError, match="cannot be written"):
+        build(FreiHand(freihand_root), file / "below", OPTIONS)
+    assert file.read_text() == "mine"
+
+
+def test_a_disk_that_fills_up_at_the_end_says_so(
+    freihand_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: dict[str, str]
+) -> None:
+    with monkeypatch.context() as patch:
+
+        def full(*args: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        patch.setattr("hodata.build.write_manifest", full)
+        with pytest.raises(HodataError, match="the disk is full"):
+            build(FreiHand(freihand_root), tmp_path / "out", OPTIONS)
+    build(FreiHand(freihand_root), tmp_path / "out", OPTIONS)
+    assert contents(tmp_path / "out") == reference
+
+
+def test_max_errors_counts_what_an_earlier_run_skipped(freihand_root: Path, tmp_path: Path) -> None:
+    for number in (3, 5):
+        (freihand_root / f"training/rgb/{number:08d}.jpg").write_bytes(b"no picture")
+    skip = BuildOptions("freihand", samples_per_shard=1, on_error="skip")
+    build(FreiHand(freihand_root), tmp_path / "out", skip)
+    with pytest.raises(HodataError, match="2 samples could not be converted"):
+        build(FreiHand(freihand_root), tmp_path / "out", replace(skip, max_errors=1))
+
+
+def test_skipped_input_gives_the_same_bytes_in_every_run(freihand_root: Path, tmp_path: Path) -> None:
+    (freihand_root / "training/rgb/00000003.jpg").write_bytes(b"no picture")
+    for name, workers in (("a", 1), ("b", 2)):
+        options = BuildOptions("freihand", samples_per_shard=9, on_error="skip", workers=workers)
+        build(FreiHand(freihand_root), tmp_path / name, options)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert "0x" not in json.loads((tmp_path / "a/freihand.manifest.json").read_text())["left_out"][0]["why"]
+
+
+def test_a_build_without_one_sample_fails(freihand_root: Path, tmp_path: Path) -> None:
+    for path in freihand_root.glob("*/rgb/*.jpg"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(HodataError, match="not one of 51 samples could be converted; the first: "):
+        build(FreiHand(freihand_root), tmp_path / "out", BuildOptions("freihand", on_error="skip"))
+    assert not (tmp_path / "out/freihand.manifest.json").exists()
+
+
+def test_file_names_that_are_no_text_are_left_out(freihand_root: Path, tmp_path: Path) -> None:
+    for path in (freihand_root / "evaluation/rgb/00000000.jpg", freihand_root / "evaluation/segmap/00000000.png"):
+        shutil.copy(path, path.with_name(os.fsdecode(b"\xff") + path.suffix))
+    report = build(FreiHand(freihand_root), tmp_path / "out", OPTIONS)
+    assert [(item.what, item.why) for item in report.left_out] == [
+        ("evaluation/rgb/\\udcff.jpg", "its name is not valid UTF-8; rename it")
+    ]
+    assert len(ShardIndex.open(tmp_path / "out")) == 51
+
+
+def test_an_index_of_another_tar_or_a_damaged_manifest_is_no_finished_build(
+    freihand_root: Path, tmp_path: Path, reference: dict[str, str]
+) -> None:
+    out = tmp_path / "reference"
+    one, other = (out / f"freihand-train-00000{number}.index" for number in (0, 1))
+    one.write_bytes(other.read_bytes())
+    build(FreiHand(freihand_root), out, OPTIONS)
+    assert contents(out) == reference
+    manifest = out / "freihand.manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "plan": 5}))
+    with pytest.raises(PlanError, match="is not a manifest of hodata"):
+        build(FreiHand(freihand_root), out, OPTIONS)
+
+
+def test_workers_die_with_a_killed_parent(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, sys, time\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from multiprocessing import get_context\n"
+        "from pathlib import Path\n"
+        "from hodata.build import _die_with_parent\n"
+        "def work(path):\n    Path(path).write_text(f'{os.getpid()}\\n')\n    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    pool = ProcessPoolExecutor(1, mp_context=get_context('spawn'), initializer=_die_with_parent)\n"
+        "    pool.submit(work, sys.argv[1]).result()\n"
+    )
+
+    def until(done: Callable[[], bool]) -> bool:
+        deadline = time.monotonic() + 20
+        while not done() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return done()
+
+    note = tmp_path / "pid"
+    process = subprocess.Popen([sys.executable, str(program), str(note)], stderr=subprocess.DEVNULL)
+    assert until(lambda: note.exists() and note.read_text().endswith("\n"))
+    status = Path(f"/proc/{note.read_text().strip()}/stat")
+    process.kill()
+    process.wait()
+    assert until(lambda: not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z")

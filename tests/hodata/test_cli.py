@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -100,6 +101,53 @@ def test_wrong_usage_exits_2_and_errors_exit_1(tmp_path: Path, capsys: pytest.Ca
     code, _, messages = run(capsys, "inspect", tmp_path)
     assert code == 1
     assert "has no x.index beside it" in messages
+
+
+def test_several_datasets_below_the_root_are_not_chosen_from(
+    freihand_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("build", "--source", "freihand", "--out", tmp_path / "o", "--dry-run", "--root")
+    assert run(capsys, *command, tmp_path)[0] == 0
+    code, _, messages = run(capsys, *command, freihand_root / "training")
+    assert (code, f"--root {freihand_root}" in messages) == (1, True)
+    shutil.copytree(freihand_root, tmp_path / "second")
+    code, _, messages = run(capsys, *command, tmp_path)
+    assert (code, "holds several; give one of them" in messages) == (1, True)
+
+
+def test_max_errors_needs_skip(freihand_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("build", "--source", "freihand", "--root", freihand_root, "--out", tmp_path / "o", "--max-errors", 3)
+    assert run(capsys, *command)[0] == 2
+    assert run(capsys, *command, "--on-error", "skip")[0] == 0
+
+
+def test_names_of_files_do_not_steer_the_terminal(
+    freihand_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (freihand_root / "training/rgb/\x1b[2J\nleft out: 0.jpg").write_bytes(b"")
+    code, _, messages = run(
+        capsys, "build", "--source", "freihand", "--root", freihand_root, "--out", tmp_path / "o", "--workers", 1
+    )
+    assert code == 3
+    assert "  training/rgb/?[2J?left out: 0.jpg: not a FreiHAND file number" in messages
+
+
+def test_sigterm_stops_a_build_like_ctrl_c(freihand_root: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys, time, hodata.shards.writer as w\n"
+        "def slow(self):\n    print('there', flush=True); time.sleep(60)\n"
+        "w.ShardWriter._commit = slow\n"
+        "from hodata.cli import main\nmain()\n"
+    )
+    command = [sys.executable, "-c", program, "build", "--source", "freihand", "--root", str(freihand_root)]
+    command += ["--out", str(tmp_path / "o"), "--workers", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "there\n"
+    process.terminate()
+    _, messages = process.communicate(timeout=30)
+    assert (process.returncode, "run the same command again" in messages) == (cli.EXIT_INTERRUPTED, True)
+    assert not list((tmp_path / "o").iterdir())
 
 
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:

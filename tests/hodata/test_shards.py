@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
@@ -21,6 +26,7 @@ from hodata.shards.index import read_index, schema
 from hodata.shards.png import decode_mask, encode_mask
 from hodata.shards.reader import ShardIndex, find_shards
 from hodata.shards.verify import verify
+from hodata.sources.folder import Folder
 from hodata.sources.freihand import FreiHand
 
 
@@ -170,6 +176,96 @@ def test_foreign_files_are_not_taken_for_an_index(built: Path) -> None:
     (built / "freihand.index").write_bytes(b"no parquet")
     with pytest.raises(ShardError, match=r"cannot be read as an index"):
         ShardIndex.open(built)
+
+
+def change_index(path: Path, rows: Callable[[Any], Any] = lambda table: table, **facts: object) -> None:
+    """Rewrite an index with other rows or other metadata."""
+    table = pq.read_table(path)
+    metadata = json.loads(table.schema.metadata[b"hodata"]) | facts
+    pq.write_table(rows(table).replace_schema_metadata({b"hodata": json.dumps(metadata)}), path)
+
+
+def column(table: Any, name: str, value: object) -> Any:
+    place = table.schema.get_field_index(name)
+    return table.set_column(place, name, pa.array([value] * len(table)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "facts"),
+    [
+        (lambda table: table.drop_columns(["mask_offset"]), {}),
+        (lambda table: column(table, "mask_offset", "here"), {}),
+        (lambda table: column(table, "image_offset", -5), {}),
+        (lambda table: column(table, "image_size", 2**60), {}),
+        (lambda table: table.slice(1), {}),
+        (lambda table: table, {"tars": []}),
+        (lambda table: table, {"plan": 5}),
+        (lambda table: table, {"meanings": [{"name": "x", "sets": {"hand": ["paw"]}}]}),
+        (lambda table: table, {"meanings": 5}),
+    ],
+)
+def test_a_damaged_index_is_a_problem_and_no_traceback(
+    built: Path, rows: Callable[[Any], Any], facts: dict[str, object]
+) -> None:
+    change_index(built / "freihand-train-000000.index", rows, **facts)
+    problems = verify([built], full=True).problems
+    assert {problem.shard for problem in problems} == {"freihand-train-000000.tar"}
+
+
+def test_a_false_merged_index_is_found(built: Path) -> None:
+    path = built / "freihand.index"
+    right = path.read_bytes()
+    change_index(path, lambda table: table.take(list(range(len(table)))[::-1]))
+    assert "freihand.index tells other things" in verify([built]).problems[0].what
+    path.write_bytes(right)
+    change_index(path, lambda table: table.slice(0, 20))
+    with pytest.raises(ShardError, match="holds 20 rows"):
+        ShardIndex.open(built)
+    path.write_bytes(right)
+    change_index(path, meanings=[])
+    with pytest.raises(ShardError, match="does not define the meaning 'hand-wrist'"):
+        ShardIndex.open(built)
+
+
+def test_a_lost_shard_and_a_damaged_manifest_are_found(built: Path) -> None:
+    manifest = built / "freihand.manifest.json"
+    right = manifest.read_text()
+    for change in ({"shards": [1, 2]}, {"dataset": 3}, {"left_out": 4}):
+        manifest.write_text(json.dumps(json.loads(right) | change))
+        assert not verify([built]).ok
+        with pytest.raises(ShardError):
+            _ = ShardIndex.open(built).manifests
+    manifest.write_text(right)
+    for kind in ("tar", "index"):
+        (built / f"freihand-train-000002.{kind}").unlink()
+    assert [problem.shard for problem in verify([built]).problems] == ["freihand-train-000002.tar"]
+
+
+def test_odd_names_and_patterns_find_shards(built: Path, tmp_path: Path) -> None:
+    names = [path.name for path in find_shards([built])]
+    assert [path.name for path in find_shards([f"{built}/**.tar"])] == names
+    (built / "folder.tar").mkdir()
+    assert [path.name for path in find_shards([built])] == names
+    odd = tmp_path / "shards*[x]"
+    shutil.copytree(built, odd)
+    assert [path.name for path in find_shards([odd / names[0]])] == names[:1]
+
+
+def test_hugging_face_reads_filled_lists_after_empty_ones(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    for name, label in (("empty", "background"), ("filled", "hand")):
+        root = tmp_path / name
+        for folder in ("images", "masks"):
+            (root / folder).mkdir(parents=True)
+        for number in range(12):
+            Image.new("RGB", (8, 6)).save(root / f"images/{number}.jpg")
+            Image.new("L", (8, 6)).save(root / f"masks/{number}.png")
+        text = f'name = "{name}"\ngroup = "each"\nmeaning = "exact"\n[ids]\n0 = "{label}"\n'
+        (root / "labels.toml").write_text(text)
+        build(Folder(root), tmp_path / "out", BuildOptions(name))
+    loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    facts = [sample["json"] for part in loaded.values() for sample in part]
+    assert sorted(len(json.loads(fact["instances"])) for fact in facts) == [0] * 12 + [1] * 12
 
 
 def test_stock_webdataset_reads_every_sample(built: Path) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from hodata.build import BuildOptions, make_plan
 from hodata.errors import SampleError, SourceError
 from hodata.labels import Label
 from hodata.sample import Record, Sample
@@ -210,6 +211,21 @@ def test_safe_path_refuses(name: str) -> None:
 def test_windows_names_are_found(tmp_path: Path) -> None:
     record, _ = load_one(make(tmp_path, [annotation(1, 1, polygon(1, 1, 9, 9))], [image_entry("images\\rec1_5.jpg")]))
     assert record.image == "images/rec1_5.jpg"
+
+
+@pytest.mark.parametrize("name", ["a" * 5000 + ".jpg", "\ud800.jpg"])
+def test_names_that_no_disk_can_hold_are_listed(tmp_path: Path, name: str) -> None:
+    make(tmp_path, [annotation(1, 1, polygon(1, 1, 9, 9))], [image_entry("rec1_5.jpg"), image_entry(name, 2)])
+    plan = make_plan(Coco(tmp_path), BuildOptions("lab"))
+    assert [item.why.split(" below")[0] for item in plan.left_out] == ["no such image"]
+    plan.left_out[0].what.encode()  # a manifest can hold it
+
+
+@pytest.mark.parametrize("segmentation", [[[10**400, 1, 2, 3, 4, 5]], {"size": [HEIGHT, WIDTH], "counts": [10**30]}])
+def test_numbers_beyond_all_bounds_cost_one_sample(tmp_path: Path, segmentation: Any) -> None:
+    make(tmp_path, [annotation(1, 1, segmentation)])
+    with pytest.raises(SampleError, match="too large"):
+        load_one(tmp_path)
 
 
 def test_images_that_cannot_be_used_are_listed(tmp_path: Path) -> None:

@@ -112,6 +112,16 @@ def test_wrong_folders_say_what_was_missed(
         FreiHand(tmp_path / "empty")
 
 
+def test_masks_saved_again_as_png_are_read(freihand_root: Path) -> None:
+    path = freihand_root / "training/mask/00000002.jpg"
+    with Image.open(path) as mask:
+        mask.save(path.with_suffix(".png"))
+    path.unlink()
+    source = FreiHand(freihand_root)
+    (record,) = (record for record in source.scan().records if record.image == "training/rgb/00000002.jpg")
+    assert source.load(record).mask.any()
+
+
 def test_broken_pose_table_is_named(freihand_root: Path) -> None:
     (freihand_root / "training_mano.json").write_text("[[[1, 2, 3]]]")
     with pytest.raises(SourceError, match=r"training_mano.json: is not FreiHAND's table"):

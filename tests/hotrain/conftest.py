@@ -32,6 +32,7 @@ class Spec:
     item: Label = Label.OBJECT
     ground: Label = Label.BACKGROUND
     kind: str = "jpg"
+    policy: str = "clean"
 
 
 def draw(spec: Spec, number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +61,7 @@ def write(folder: Path, specs: Sequence[Spec], meanings: Sequence[Meaning] = ())
     folder.mkdir(parents=True, exist_ok=True)
     declared = tuple(meaning.to_json() for meaning in [*MEANINGS.values(), *meanings])
     for spec in specs:
-        info = IndexInfo(spec.name, "0" * 64, {}, declared, ())
+        info = IndexInfo(spec.name, "0" * 64, {"options": {"split_policy": spec.policy}}, declared, ())
         with ShardWriter(folder, f"{spec.name}-{spec.split}-000000", info, "none", False) as writer:
             for number in range(spec.samples):
                 image, mask = draw(spec, number)

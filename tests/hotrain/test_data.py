@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import signal
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from math import floor
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +23,7 @@ from torch.utils.data import get_worker_info
 from hodata.errors import ShardError
 from hodata.labels import MIRROR, Label
 from hodata.shards.reader import ShardIndex
-from hotrain.data import CropData, CropRule, Loader, Window, cut, decode_image, draw_window
+from hotrain.data import CropData, CropRule, Loader, Window, cut, decode_image, draw_window, prefetch_factor
 from hotrain.errors import TrainingError
 from hotrain.input_rule import InputRule
 from hotrain.order import Order
@@ -184,6 +187,25 @@ def test_damage_arrives_as_the_shard_s_own_error(opened: Callable[..., ShardInde
     with pytest.raises(ShardError, match=r"one-train-000000\.tar: one_train_2 .*offset") as caught:
         list(Loader(crop_data(index), start=0, stop=8, batch=8, micro=8, workers=workers))
     assert "Traceback" not in str(caught.value)
+
+
+def test_workers_start_before_the_first_batch_is_asked_for(mixed: ShardIndex) -> None:
+    """Forking later, when the run has threads, may copy a held lock."""
+    before = {process.pid for process in multiprocessing.active_children()}
+    batches = iter(Loader(crop_data(mixed), start=0, stop=8, batch=8, micro=8, workers=2))
+    assert len({process.pid for process in multiprocessing.active_children()} - before) == 2
+    next(batches)
+
+
+def test_batches_waiting_fit_into_shared_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def room(_: Path) -> SimpleNamespace:
+        return SimpleNamespace(f_bavail=64, f_frsize=10**6)
+
+    monkeypatch.setattr("os.statvfs", room)
+    assert [prefetch_factor(megabytes * 10**6, 2, tmp_path) for megabytes in (1, 5, 10, 16)] == [4, 3, 1, 1]
+    with pytest.raises(TrainingError, match=r"64 MB free.*17 MB need 68 MB.*--shm-size"):
+        prefetch_factor(17 * 10**6, 2, tmp_path)
+    assert prefetch_factor(10**9, 9, tmp_path / "no such folder") == 4
 
 
 def test_an_undecodable_image_is_named() -> None:

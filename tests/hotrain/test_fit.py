@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from hodata.shards.reader import ShardIndex
 from hotrain import checkpoint
 from hotrain.cli import cli
-from hotrain.config import FitConfig, learning_rate
+from hotrain.config import FitConfig, learning_rate, read_recipe
 from hotrain.errors import CheckpointError, Interrupted, TrainingError
 from hotrain.fit import fit
 from hotrain.progress import read_log
@@ -93,7 +93,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     mixed: ShardIndex, tmp_path: Path, finished: Path, stop_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped after any step, within an epoch or at its end, the weights end up the same."""
-    from hotrain.fit import Step
+    from hotrain.step import Step
 
     taken = 0
     original = Step.take
@@ -163,7 +163,7 @@ def test_a_second_stage_starts_from_the_first(mixed: ShardIndex, finished: Path,
 def test_a_loss_that_is_not_finite_names_the_samples(
     mixed: ShardIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hotrain.fit.set_loss", lambda logits, sets, prior: logits.sum() * float("nan"))
+    monkeypatch.setattr("hotrain.step.set_loss", lambda logits, *_: logits.sum() * float("nan"))
     with pytest.raises(TrainingError, match=r"the loss is nan at position 0.*(ego|wrist)_train_\d"):
         fit(config(mixed, tmp_path / "run"))
 
@@ -258,6 +258,40 @@ def test_two_processes_train_one_model(mixed: ShardIndex, tmp_path: Path) -> Non
 def test_help_needs_no_torch() -> None:
     code = "import sys, hotrain.cli; sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_recipe_gives_options_and_the_command_line_wins(mixed: ShardIndex, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f"""
+        shards = "{mixed.shards[0].parent}"
+        model = "{MODEL}"
+        weights = "none"
+        crop = 32
+        batch-size = 4
+        epochs = 9
+        samples-per-epoch = 8
+        workers = 0
+        device = "cpu"
+        [source-weights]
+        ego = 3
+        """
+    )
+    run = tmp_path / "run"
+    result = CliRunner().invoke(cli, ["fit", "--config", str(recipe), "--epochs", "1", "--out", str(run)])
+    assert result.exit_code == 0, result.output
+    stored = FitConfig.from_json(checkpoint.find(run).facts["config"])
+    assert (stored.crop, stored.epochs, stored.source_weights) == (32, 1, {"ego": 3})
+    for text, words in (
+        ("crops = 3", "'crops' is no option"),
+        ("crop = 'x'", "crop is 'x', expected int"),
+        ("=", "recipe"),
+    ):
+        recipe.write_text(text)
+        with pytest.raises(TrainingError, match=words):
+            read_recipe(recipe)
+    with pytest.raises(TrainingError, match="task is 'feet', expected one of hand"):
+        config(mixed, run, task="feet")
 
 
 def test_eval_prints_one_json_document(mixed: ShardIndex, finished: Path, tmp_path: Path) -> None:

@@ -31,6 +31,19 @@ def test_leaks(opened: Callable[..., ShardIndex], split: str) -> None:
         guards.refuse_leaks(index)
 
 
+def test_a_published_split_may_leak_into_itself_and_is_warned_of(opened: Callable[..., ShardIndex]) -> None:
+    train = Spec("a", "train", group="a/1", policy="official")
+    index = opened(train, Spec("a", "test", group="a/1", policy="official"))
+    (warning,) = guards.refuse_leaks(index)
+    assert "a has its published splits, and 1 of its recordings" in warning
+
+
+def test_a_published_split_may_not_leak_into_another_build(opened: Callable[..., ShardIndex]) -> None:
+    index = opened(Spec("a", "train", group="a/1", policy="official"), Spec("b", "test", group="a/1"))
+    with pytest.raises(SelectionError, match="is in train in 'a' and in test in 'b'"):
+        guards.refuse_leaks(index)
+
+
 ANYTHING = Meaning("anything", "hand or not", {Label.BACKGROUND: frozenset({Label.BACKGROUND, Label.HAND})})
 
 
@@ -97,6 +110,15 @@ def test_untaught_classes_are_named(opened: Callable[..., ShardIndex]) -> None:
     assert guards.missing_classes(index, wrist, TASKS["hand-object"]) == ["background", "object"]
     assert guards.missing_classes(index, ego, TASKS["hand-object"]) == []
     assert guards.missing_classes(index, ego, TASKS["egohos"]) == ["right", "object_left", "object_right"]
+
+
+def test_pixels_of_each_set_are_those_of_the_masks(mixed: ShardIndex) -> None:
+    rows, task = mixed.select(split="val"), TASKS["sides"]
+    expected = np.zeros(1 << len(task.classes), dtype=np.int64)
+    for row in rows.tolist():
+        table = task_table(mixed.meanings[mixed.column("meaning")[row]], task)
+        expected += np.bincount(table[mixed.reader().mask(row)].ravel(), minlength=len(expected))
+    np.testing.assert_array_equal(guards.set_pixels(mixed, rows, task), expected)
 
 
 def test_illegal_ids_are_found_from_the_counts(opened: Callable[..., ShardIndex]) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from hodata.labels import MEANINGS, TASKS, Label, task_table
-from hotrain.loss import class_sets, decided_pixels, set_loss, set_tables
+from hotrain.loss import class_sets, set_counts, set_tables, set_weights
+from hotrain.loss import set_loss as weighted_set_loss
 
 
 def slow_loss(logits: np.ndarray, sets: np.ndarray) -> float:
@@ -27,6 +28,12 @@ def slow_loss(logits: np.ndarray, sets: np.ndarray) -> float:
                 inside = math.fsum(weights[c] for c in range(classes) if int(sets[b, y, x]) >> c & 1)
                 total -= math.log(inside / math.fsum(weights))
     return total
+
+
+def set_loss(logits: torch.Tensor, sets: torch.Tensor, prior: float = 0.0) -> torch.Tensor:
+    """With a weight of 1 for every set that decides anything."""
+    weights = set_weights(np.ones(1 << logits.shape[1], dtype=np.int64), 0.0)
+    return weighted_set_loss(logits, sets, weights, prior)
 
 
 def arrays(seed: int, classes: int, scale: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,6 +87,36 @@ def test_all_classes_cost_exactly_nothing() -> None:
 
 
 @settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31), classes=st.integers(2, 6))
+def test_weights_multiply_each_pixel(seed: int, classes: int) -> None:
+    logits, sets = arrays(seed, classes)
+    weights = torch.rand(1 << classes, generator=torch.Generator().manual_seed(seed))
+    expected = sum(
+        float(weights[int(of_pixel)])
+        * slow_loss(logits.numpy()[b, :, y, x][None, :, None, None], of_pixel[None, None, None])
+        for (b, y, x), of_pixel in np.ndenumerate(sets.numpy())
+    )
+    assert float(weighted_set_loss(logits, sets, weights)) == pytest.approx(expected, rel=1e-4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 10**12), min_size=8, max_size=8), st.sampled_from([0.0, 0.5, 1.0]))
+def test_set_weights_balance_shares(pixels: list[int], balance: float) -> None:
+    weights = set_weights(np.array(pixels), balance).numpy()
+    assert weights[-1] == 0 and (weights[:-1] > 0).all() and weights.max() <= 10
+    if balance == 0:
+        assert (weights[:-1] == 1).all()
+    for one in range(7):
+        for other in range(7):
+            if pixels[one] and pixels[other] and max(weights[one], weights[other]) < 10:
+                ratio = (pixels[other] / pixels[one]) ** balance
+                assert weights[one] / weights[other] == pytest.approx(ratio, rel=1e-4)
+    present = np.array(pixels[:-1], dtype=float)
+    if present.any() and weights.max() < 10:
+        assert (weights[:-1] * present).sum() == pytest.approx(present.sum(), rel=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**31), classes=st.integers(2, 6), prior=st.sampled_from([0.05, 1.0]))
 def test_the_prior_costs_what_background_lacks_of_an_open_set(seed: int, classes: int, prior: float) -> None:
     logits, sets = arrays(seed, classes)
@@ -114,5 +151,6 @@ def test_sets_follow_each_image_s_own_meaning() -> None:
     sets = class_sets(label, torch.tensor([0, 1], dtype=torch.int16), set_tables(meanings, task))
     expected = [[task_table(m, task)[v] for v in row[0]] for m, row in zip(meanings, label.numpy(), strict=True)]
     np.testing.assert_array_equal(sets.numpy()[:, 0], expected)
-    assert int(decided_pixels(sets, len(task.classes))) == 5  # void alone is undecided
+    counts = set_counts(sets, len(task.classes))
+    assert counts.sum() == 6 and counts[-1] == 1 and counts[0b0100] == 1  # one void pixel, one object
     assert sets[0, 0, 2] == 0b1111 and int(Label.VOID) == 255

@@ -49,6 +49,24 @@ def test_every_model(name: str) -> None:
     assert {module.momentum for module in modules.values() if isinstance(module, nn.BatchNorm2d)} == {0.1}
 
 
+@pytest.mark.parametrize("side", [64, 160, 208, 416])
+def test_skipped_taps_change_nothing(side: int) -> None:
+    """Logits and gradients are those of torchvision's own model, at sizes where none, some or all rates are skipped."""
+    torch.manual_seed(0)
+    name = "deeplabv3_mobilenet_v3_large"
+    mine = create_model(name, 3).eval()
+    theirs = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=3).eval()
+    theirs.load_state_dict(mine.state_dict())
+    image = torch.randn(1, 3, side, side)
+    logits = [model(image)["out"] for model in (mine, theirs)]
+    torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-5)
+    for one in logits:
+        one.square().mean().backward()
+    for (key, one), other in zip(mine.named_parameters(), theirs.parameters(), strict=True):
+        if "classifier" in key:
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-6, msg=key)
+
+
 class _Sampler(nn.Module):
     """What a network of stride 16 does to places: cell i sees pixel 16 i; torchvision's enlargement follows."""
 

@@ -1,0 +1,131 @@
+"""One optimizer step of a run, over the micro-batches of this rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from hodata.labels import Task
+from hotrain.augment import ColorRule, jitter_colors, normalize
+from hotrain.config import FitConfig
+from hotrain.data import Batch
+from hotrain.distributed import all_reduce_sum, rank, world_size
+from hotrain.errors import TrainingError
+from hotrain.guards import set_pixels
+from hotrain.loss import class_sets, set_counts, set_loss, set_tables, set_weights
+from hotrain.metrics import confusion, report, source_extent
+from hotrain.model import AUX_WEIGHT, logits_of
+from hotrain.order import uniforms
+from hotrain.selection import Selection, meanings_of
+from hotrain.start import Start
+
+DROPOUT = 2  # purpose of the random numbers drawn here, see `order.uniforms`
+
+
+class Step:
+    """Forward, backward, update.
+
+    Args:
+        start: the model, on `device`, and its normalisation.
+        optimizer: over the model's parameters.
+        task: whose classes the model tells apart.
+        selection: gives the meanings, and each set's share of the pixels.
+        config: of the run.
+        device: where to compute.
+    """
+
+    def __init__(
+        self,
+        start: Start,
+        optimizer: torch.optim.Optimizer,
+        task: Task,
+        selection: Selection,
+        config: FitConfig,
+        device: torch.device,
+    ) -> None:
+        self._start, self._optimizer, self._task, self._device = start, optimizer, task, device
+        self._seed, self._prior, self._colors = config.seed, config.prior, ColorRule.of_strength(config.jitter)
+        ids = [device.index] if device.type == "cuda" else None
+        self._parallel = DistributedDataParallel(start.model, ids) if world_size() > 1 else start.model
+        index = selection.index
+        self._keys, self._sources = index.column("key"), index.column("source")
+        self._tables = set_tables([index.meanings[name] for name in sorted(index.meanings)], task).to(device)
+        self._weights = set_weights(set_pixels(index, selection.train_rows, task), config.balance)
+        self._weights_there = self._weights.to(device)
+        self._extents = {
+            name: source_extent(meanings_of(index, rows), task, config.extent) for name, rows in selection.rows.items()
+        }
+        self._logits: Tensor | None = None
+
+    def take(self, parts: Sequence[Batch], position: int, stop_asked: bool) -> tuple[float, bool]:
+        """Learn from one batch.
+
+        Args:
+            parts: this rank's micro-batches.
+            position: where the batch begins.
+            stop_asked: whether this rank was asked to stop.
+
+        Returns:
+            the loss of the whole batch, a weighted mean over the decided pixels of all ranks; whether any rank was
+            asked to stop.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        torch.manual_seed(int(uniforms(self._seed, position, DROPOUT, rank() + 1)[-1] * 2**53))
+        self._parallel.train()
+        moved = [{name: value.to(self._device, non_blocking=True) for name, value in part.items()} for part in parts]
+        sets = [class_sets(part["label"], part["meaning"], self._tables) for part in moved]
+        # Known before backward: a mean of per-rank means would weigh ranks with few decided pixels too high.
+        counts = torch.stack([set_counts(each, len(self._task.classes)) for each in sets]).sum(0)
+        total = all_reduce_sum(torch.cat([counts, torch.tensor([int(stop_asked)])]))
+        weight = max(float(total[:-1].double() @ self._weights.double()), 1.0)
+
+        self._optimizer.zero_grad(set_to_none=True)
+        summed = torch.zeros((), device=self._device)
+        for number, (part, of_part, each) in enumerate(zip(moved, parts, sets, strict=True)):
+            last = number == len(parts) - 1
+            with nullcontext() if last or world_size() == 1 else self._parallel.no_sync():  # type: ignore[operator]
+                loss = self._loss(part["image"], of_part["position"], each) / weight
+                # DistributedDataParallel divides gradients by the number of ranks; the weight is that of all.
+                (loss * world_size()).backward()
+            summed += loss.detach()
+        value = float(summed)
+        if not np.isfinite(value):
+            keys = [self._keys[row] for part in parts for row in part["row"].tolist()]
+            raise TrainingError(
+                f"the loss is {value} at position {position}; lower --lr. The samples of this step on rank {rank()}: "
+                f"{', '.join(keys)}"
+            )
+        self._optimizer.step()
+        joined = all_reduce_sum(torch.tensor([value], dtype=torch.float64))
+        return float(joined[0]), bool(total[-1])
+
+    def training_scores(self, part: Batch) -> dict[str, float | None]:
+        """IoU of hand and object on the crops of the last forward pass: a glimpse, not a score."""
+        assert self._logits is not None
+        answers = self._logits.argmax(1).byte().cpu().numpy()
+        sets = class_sets(part["label"], part["meaning"], self._tables.cpu()).numpy()
+        matrices: dict[str, Any] = {}
+        for row, of_row, answer in zip(part["row"].tolist(), sets, answers, strict=True):
+            name = self._sources[row]
+            matrices[name] = matrices.get(name, 0) + confusion(of_row, answer, len(self._task.classes))
+        kinds = report(matrices, dict.fromkeys(matrices, 0), self._task, self._extents).pooled.kinds
+        return {f"iou {name}": value for name, value in kinds.items()}
+
+    def _loss(self, image: Tensor, position: Tensor, sets: Tensor) -> Tensor:
+        """Sum over the pixels of a micro-batch, with the auxiliary head's share."""
+        pixels = normalize(jitter_colors(image, self._seed, position, self._colors), self._start.mean, self._start.std)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+            outputs = logits_of(self._parallel, pixels)
+        self._logits = outputs["out"].detach()
+        loss = set_loss(outputs["out"], sets, self._weights_there, self._prior)
+        if "aux" in outputs:
+            loss = loss + AUX_WEIGHT * set_loss(outputs["aux"], sets, self._weights_there, self._prior)
+        return loss
