@@ -161,6 +161,9 @@ def sample_key(*parts: str) -> str:
     return slug
 
 
+STRUCTURED = ("camera", "hands", "objects", "instances", "pose", "quality")  # stored as JSON text, see `sample_json`
+
+
 def sample_json(sample: Sample, record: Record, *, key: str, source: str, split: str, licence: str) -> dict[str, Any]:
     """The JSON member: every key in every sample with the same type, never null.
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hodata.errors import ShardError
 from hodata.labels import Meaning
+from hodata.sample import STRUCTURED
 from hodata.shards.index import MEMBERS, IndexInfo, TarFacts, read_index
 from hodata.shards.manifest import read_manifest
 from hodata.shards.png import decode_mask
@@ -171,9 +172,9 @@ class SampleReader:
         return decode_mask(self._read("mask", row))
 
     def json(self, row: int) -> dict[str, Any]:
-        """The JSON member."""
+        """The JSON member, with its structured fields (`hands`, `instances`, ...) as lists and objects."""
         fields: dict[str, Any] = json.loads(self._read("json", row))
-        return fields
+        return fields | {name: json.loads(fields[name]) for name in STRUCTURED if name in fields}
 
     def _read(self, member: str, row: int) -> bytes:
         number = int(self._numbers[row])

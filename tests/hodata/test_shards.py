@@ -92,8 +92,18 @@ def test_json_members_all_have_the_same_keys_and_types_and_no_null(built: Path) 
         assert value is not None
         return {k: shape(v) for k, v in value.items()} if isinstance(value, dict) else type(value)
 
-    shapes = [shape(reader.json(row)) for row in range(len(index))]
+    members = []
+    for path in index.shards:
+        with tarfile.open(path) as tar:
+            members += [json.load(tar.extractfile(m)) for m in tar if m.name.endswith(".json")]  # type: ignore[arg-type]
+    shapes = [shape(member) for member in members]
+    assert len(shapes) == len(index)
     assert all(other == shapes[0] for other in shapes)
+    for row in range(len(index)):
+        facts = reader.json(row)
+        assert [hand["side"] for hand in facts["hands"]] == ["right"]
+        assert facts["instances"][0]["area"] == np.count_nonzero(reader.mask(row))
+        assert facts["camera"]["K"] == []
 
 
 def test_index_has_no_nulls_and_the_merged_one_equals_the_parts(built: Path) -> None:
