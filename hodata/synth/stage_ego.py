@@ -35,7 +35,7 @@ Array = NDArray[np.float64]
 UP = np.array([0.0, 0.0, 1.0])
 # What the hands are doing in a frame, and how often.
 DOINGS = ("right", "left", "apart", "together", "tool", "empty")
-SHARES = (0.20, 0.14, 0.20, 0.32, 0.09, 0.05)
+SHARES = (0.20, 0.14, 0.20, 0.33, 0.08, 0.05)
 # A book's wide face up, its long side across.
 _LYING = rodrigues([0.0, np.pi / 2, 0.0]) @ rodrigues([0.0, 0.0, np.pi / 2])
 TOGETHER = ("crate", "bowl", "book", "carton", "ball")
@@ -79,7 +79,7 @@ def _recording(seed: int, number: int) -> Recording:
         appearance.backdrop(part("room"), (150, 260), 26),
         appearance.draw_light(part("light"), np.array([0.0, -1.0, 0.0]), UP),
         np.array([camera.normal(0, 0.02), camera.uniform(-0.16, -0.06), camera.uniform(0.37, 0.48)]),
-        camera.uniform(1.0, 1.3),
+        camera.uniform(1.1, 1.45),
         camera.uniform(2, 8),
         camera.uniform(0.4, 1.5),
     )

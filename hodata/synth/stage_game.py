@@ -92,7 +92,7 @@ def compose_game(
     add_table(world, game.table, np.array([0.55, 0.50]), (0.0, DEPTH / 2))
     eye = np.array([rng.normal(0, 0.02), -0.15 + rng.normal(0, 0.02), 0.52 + rng.normal(0, 0.025)])
     T = look_at(eye, np.array([rng.normal(0, 0.03), 0.39 + rng.normal(0, 0.03), 0.03]), roll=rng.normal(0, 0.05))
-    K = intrinsics(size[0] * rng.uniform(0.9, 1.04), size)
+    K = intrinsics(size[0] * rng.uniform(1.0, 1.15), size)
     return Shot(
         world.view(T, K, size), game.light, lambda version: game.room, np.array([0.0, DEPTH / 2, 0.05]), 0.5,
         exposure=rng.uniform(0.9, 1.15), blur=1.0, noise=4.0, vignette=0.08, noise_seed=int(rng.integers(1 << 30)),
