@@ -105,6 +105,30 @@ def set_pixels(index: ShardIndex, rows: NDArray[np.int64], task: Task) -> NDArra
     return counts
 
 
+def idle_arms(pixels: NDArray[np.int64], task: Task) -> list[int]:
+    """Internal arm classes that no pixel tells from their hand: one is possible wherever the other is.
+
+    Args:
+        pixels: int64 [2**K], pixels of each set (`set_pixels`).
+    """
+    full = len(pixels) - 1
+    present = [members for members in np.flatnonzero(pixels).tolist() if members != full]
+    return [
+        arm
+        for arm, hand in sorted(task.arm_to_hand.items())
+        if any(members >> arm & 1 for members in present)
+        and all(members >> arm & 1 == members >> hand & 1 for members in present)
+    ]
+
+
+def without_classes(classes: list[int], count: int) -> NDArray[np.uint8]:
+    """uint8 [2**K]: each set of `count` = K classes without these; the set of all of them stays whole."""
+    members = np.arange(1 << count)
+    for class_id in classes:
+        members[:-1] &= ~(1 << class_id)
+    return members.astype(np.uint8)
+
+
 def label_pixels(index: ShardIndex, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """int64 [rows, labels]: pixels per label, in the order of `hodata.labels.LABELS`."""
     columns = [index.column(f"pixels_{label.label_name}")[rows] for label in LABELS]

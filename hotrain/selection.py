@@ -100,6 +100,10 @@ def _notes(
         f"warning: no pixel of the training samples is sure to be {name!r}; the model cannot learn it"
         for name in guards.missing_classes(index, train, task)
     ]
+    if guards.idle_arms(guards.set_pixels(index, train, task), task):
+        notes.append(
+            "warning: no training mask tells hands from arms; the model will call both hand: judge it with --extent arm"
+        )
     if len(val_rows):
         notes.append(f"validation: {len(val_rows)} samples of {len(set(groups[val_rows]))} groups")
     else:

@@ -161,3 +161,29 @@ def test_shards_without_training_samples(shards: Callable[..., Path]) -> None:
     folder = shards(Spec("a", "test"))
     with pytest.raises(SelectionError, match="none of them in the split train"):
         select(FitConfig((str(folder),), "x"), TASKS["hand"])
+
+
+@pytest.mark.parametrize(
+    ("hand", "meanings", "idle"),
+    [
+        (Label.HAND, ["hand-arm"], True),  # every hand may be arm: nothing tells them apart
+        (Label.HAND, ["hand-arm", "hand-arm"], True),
+        (Label.HAND, ["hand-wrist"], False),
+        (Label.LEFT_HAND, ["egohos", "hand-wrist"], False),  # the second says where hands end
+        (Label.HAND, ["exact"], False),  # no arm anywhere: nothing to take out
+    ],
+)
+def test_arms_that_nothing_tells_from_hands_are_idle(
+    opened: Callable[..., ShardIndex], hand: Label, meanings: list[str], idle: bool
+) -> None:
+    index = opened(*(Spec(f"b{n}", meaning=meaning, hand=hand, group=f"g{n}") for n, meaning in enumerate(meanings)))
+    task = TASKS["hand"]
+    pixels = guards.set_pixels(index, np.arange(len(index)), task)
+    arms = guards.idle_arms(pixels, task)
+    assert bool(arms) == idle
+    kept = guards.without_classes(arms, len(task.classes))
+    for members in range(1 << len(task.classes)):
+        left = {c for c in range(len(task.classes)) if members >> c & 1} - set(arms)
+        assert kept[members] == (members if members == len(kept) - 1 else sum(1 << c for c in left))
+    # No pixel loses its last class, and the free answer is gone.
+    assert all(kept[members] for members in np.flatnonzero(pixels))
