@@ -161,7 +161,8 @@ class Loader:
         self._data = data
         self._workers = workers
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Batches:
+        """Start the workers, and give their batches."""
         options: dict[str, Any] = {}
         if self._workers:
             options = {
@@ -178,8 +179,29 @@ class Loader:
             pin_memory=torch.cuda.is_available(),
             **options,
         )
-        # Made here and not in the generator: workers must be forked before the caller starts threads.
-        return _raise_errors(iter(loader))
+        return Batches(iter(loader))
+
+
+class Batches:
+    """A loader's batches, in order. Close it when done: workers ignore SIGTERM, and Python's exit waits for them."""
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self._items = items
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> Batch:
+        item = next(self._items)
+        if isinstance(item, HodataError):
+            self.close()
+            raise item
+        batch: Batch = item
+        return batch
+
+    def close(self) -> None:
+        """Stop the workers: torch does so when its iterator's last reference goes."""
+        self._items = iter(())
 
 
 def prefetch_factor(batch_bytes: int, workers: int, memory: Path = Path("/dev/shm")) -> int:
@@ -335,13 +357,6 @@ class _Guarded(Dataset[Any]):
             return self._data[positions]
         except HodataError as error:
             return error
-
-
-def _raise_errors(items: Iterator[Any]) -> Iterator[Batch]:
-    for item in items:
-        if isinstance(item, HodataError):
-            raise item
-        yield item
 
 
 def _start_worker(_: int) -> None:

@@ -7,6 +7,7 @@ dropout are functions of the position, so a checkpoint needs weights, optimizer 
 from __future__ import annotations
 
 import platform
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -82,18 +83,15 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
                 f"{config.epochs:g}; give more epochs"
             )
 
-    # Workers are forked here, before TensorBoard and the progress bar start their threads.
-    batches = iter(
-        Loader(
-            CropData(selection.index, selection.rows, order, rule, crop),
-            start=number * config.batch_size,
-            stop=steps * config.batch_size,
-            batch=config.batch_size,
-            micro=micro,
-            rank=rank(),
-            world=world_size(),
-            workers=config.workers,
-        )
+    loader = Loader(
+        CropData(selection.index, selection.rows, order, rule, crop),
+        start=number * config.batch_size,
+        stop=steps * config.batch_size,
+        batch=config.batch_size,
+        micro=micro,
+        rank=rank(),
+        world=world_size(),
+        workers=config.workers,
     )
     model = start.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     groups = parameter_groups(model, start.lr, start.body_factor, config.weight_decay)
@@ -104,9 +102,13 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
     step = Step(start, optimizer, task, selection, config, device)
     predictor = NetworkPredictor(model, rule, start.mean, start.std, device)
 
-    log = FileLog(run, number * config.batch_size) if is_main() else RunLog()
     losses: list[float] = []
-    with progress("fit", steps * config.batch_size, number * config.batch_size, main=is_main()) as bar:
+    # Loading processes are forked first: TensorBoard and the progress bar have threads.
+    with (
+        closing(iter(loader)) as batches,
+        closing(FileLog(run, number * config.batch_size) if is_main() else RunLog()) as log,
+        progress("fit", steps * config.batch_size, number * config.batch_size, main=is_main()) as bar,
+    ):
         for note in selection.notes + start.notes:
             bar.say(note)
         while True:
@@ -149,10 +151,8 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
                     )
                     checkpoint.remove_old(run)
             if asked:
-                log.close()
                 barrier()
                 raise Interrupted(str(checkpoint.folder(run, position)))
-    log.close()
     barrier()
 
 

@@ -17,7 +17,7 @@ from hotrain.config import FitConfig
 from hotrain.data import Batch
 from hotrain.distributed import all_reduce_sum, rank, world_size
 from hotrain.errors import TrainingError
-from hotrain.guards import set_pixels
+from hotrain.guards import idle_arms, set_pixels, without_classes
 from hotrain.loss import class_sets, set_counts, set_loss, set_tables, set_weights
 from hotrain.metrics import confusion, report, source_extent
 from hotrain.model import AUX_WEIGHT, logits_of
@@ -55,8 +55,11 @@ class Step:
         self._parallel = DistributedDataParallel(start.model, ids) if world_size() > 1 else start.model
         index = selection.index
         self._keys, self._sources = index.column("key"), index.column("source")
-        self._tables = set_tables([index.meanings[name] for name in sorted(index.meanings)], task).to(device)
-        self._weights = set_weights(set_pixels(index, selection.train_rows, task), config.balance)
+        pixels = set_pixels(index, selection.train_rows, task)
+        kept = without_classes(idle_arms(pixels, task), len(task.classes))
+        tables = set_tables([index.meanings[name] for name in sorted(index.meanings)], task)
+        self._tables = torch.from_numpy(kept)[tables.int()].to(device)
+        self._weights = set_weights(np.bincount(kept, pixels, len(kept)).astype(np.int64), config.balance)
         self._weights_there = self._weights.to(device)
         self._extents = {
             name: source_extent(meanings_of(index, rows), task, config.extent) for name, rows in selection.rows.items()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from conftest import Spec
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -23,8 +25,10 @@ from hodata.shards.reader import ShardIndex
 from hotrain import checkpoint
 from hotrain.cli import cli
 from hotrain.config import FitConfig, learning_rate, read_recipe
+from hotrain.data import decode_image
 from hotrain.errors import CheckpointError, Interrupted, TrainingError
 from hotrain.fit import fit
+from hotrain.predict import load_predictor
 from hotrain.progress import read_log
 
 MODEL = "lraspp_mobilenet_v3_large"
@@ -185,6 +189,21 @@ def test_it_learns(mixed: ShardIndex, tmp_path: Path) -> None:
     assert read_log(run)[-2]["iou hand"] > 0.5
 
 
+def test_an_arm_that_nothing_tells_from_its_hand_is_never_learnt(shards: Callable[..., Path], tmp_path: Path) -> None:
+    """All masks are hand with arm: after a few steps every hand is called hand, at either extent."""
+    folder = shards(Spec("a", meaning="hand-arm", samples=8), Spec("a", "val", samples=4, meaning="hand-arm"))
+    index = ShardIndex.open(folder)
+    fit(config(index, tmp_path / "run", epochs=1, samples_per_epoch=800, batch_size=8, lr=5e-3))
+    opened = checkpoint.find(tmp_path / "run")
+    predictor = load_predictor(opened, torch.device("cpu"))
+    reader, answers = index.reader(), []
+    for row in index.select(split="val").tolist():
+        image = decode_image(reader.image(row), "jpg", "k")
+        answers.append(predictor.classes([predictor.prepare(image)], (image.shape[1], image.shape[0])))
+    counts = np.bincount(np.concatenate(answers, axis=None), minlength=3)
+    assert counts[opened.task.classes.index("hand")] > 500 and counts[opened.task.classes.index("arm")] == 0
+
+
 def test_learning_rate_rises_then_falls() -> None:
     factors = np.array([learning_rate(step, 1000, 0.05) for step in range(1000)])
     assert factors[0] == pytest.approx(1 / 50) and factors[49] == 1.0 and factors.argmax() in (49, 50)
@@ -236,6 +255,33 @@ def test_a_signal_to_the_whole_group_saves_and_exits_75(
     saved = checkpoint.find(run, which="last")
     assert 0 < saved.position < 4000 and not list(run.glob("checkpoints/.*"))
     assert load_file(saved.path / "weights.safetensors")
+
+
+_FAILS_MIDWAY = """
+import sys
+from hotrain import step
+from hotrain.cli import main
+calls = 0
+original = step.set_loss
+def set_loss(*arguments):
+    global calls
+    calls += 1
+    if calls == 3:
+        raise {error}
+    return original(*arguments)
+step.set_loss = set_loss
+main()
+"""
+
+
+@pytest.mark.parametrize("error", ["RuntimeError('a bug')", "KeyboardInterrupt"])
+def test_a_run_that_dies_does_not_wait_for_its_workers(mixed: ShardIndex, tmp_path: Path, error: str) -> None:
+    """Loading processes ignore SIGTERM, which is all that Python's exit sends them before it joins them."""
+    command = _command(mixed, tmp_path / "run", "--epochs", "9", "--workers", "2")
+    command[1:3] = ["-c", _FAILS_MIDWAY.replace("{error}", error)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+    assert done.returncode != 0 and "No such" not in done.stderr
 
 
 def test_two_processes_train_one_model(mixed: ShardIndex, tmp_path: Path) -> None:
