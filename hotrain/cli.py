@@ -194,7 +194,7 @@ def evaluate(
         if not is_main():
             return
         if sheet is not None:
-            title = f"{checkpoint} on {split}"
+            title = f"{checkpoint} on {split}: image | truth | prediction"
             chosen = spread_rows(index, rows, sheet_samples)
             save_picture(example_sheet(index, chosen, predictor, opened.task, title), sheet)
             click.echo(f"prediction sheet: {sheet}", err=True)
