@@ -29,12 +29,12 @@ show hodata inspect "$OUT/shards" --sheet "$OUT/shards.png" --html "$OUT/shards.
 
 say "stage 1: hands"
 show hotrain fit --shards "$OUT/shards/*.tar" --out "$OUT/hand" --task hand \
-  --model deeplabv3_mobilenet_v3_large --weights none --crop 160 $SHORT --balance 0.5 --lr 4e-3 --epochs 2
+  --model deeplabv3_mobilenet_v3_large --weights none --crop 160 $SHORT --balance 0.5 --lr 4e-3 --epochs 3
 
 say "stage 2: hands and objects, from stage 1"
 show hotrain fit --shards "$OUT/shards/*.tar" --out "$OUT/hand-object" --task hand-object \
-  --init "$OUT/hand" --crop 192 $SHORT --balance 0.35 --lr 3e-3 --epochs 4 \
-  --source-weight egohos=1200 --source-weight egohands=300
+  --init "$OUT/hand" --crop 192 $SHORT --balance 0.35 --lr 3e-3 --epochs 3 \
+  --source-weight egohos=900 --source-weight egohands=250
 
 say "scores on recordings that training never saw"
 show hotrain eval --checkpoint "$OUT/hand-object" --shards "$OUT/shards/*.tar" --baseline \
