@@ -174,7 +174,7 @@ def _chart(title: str, lines: Sequence[Curve], x_name: str, size: tuple[int, int
         draw.text((place(x, y_low)[0], bottom + 5), f"{x:.6g}", _INK, small, anchor="mt")
     draw.text((right, bottom + 20), x_name, _INK, small, anchor="rt")
     draw.rectangle((left, top, right, bottom), outline=_INK)
-    x_legend = left
+    x_legend, y_legend = left, size[1] - 22
     for number, line in enumerate(lines):
         color = _LINES[number % len(_LINES)]
         path = [place(x, y) for x, y in line.points]
@@ -182,9 +182,12 @@ def _chart(title: str, lines: Sequence[Curve], x_name: str, size: tuple[int, int
             draw.line(path, color, 2)
         for x, y in path if len(path) <= 60 else []:
             draw.ellipse((x - 2, y - 2, x + 2, y + 2), color)
-        draw.line((x_legend, size[1] - 22, x_legend + 16, size[1] - 22), color, 3)
-        draw.text((x_legend + 20, size[1] - 22), line.name, _INK, small, anchor="lm")
-        x_legend += 32 + int(draw.textlength(line.name, small))
+        length = 32 + int(draw.textlength(line.name, small))
+        if x_legend > left and x_legend + length > size[0]:
+            x_legend, y_legend = left, y_legend + 14
+        draw.line((x_legend, y_legend, x_legend + 16, y_legend), color, 3)
+        draw.text((x_legend + 20, y_legend), line.name, _INK, small, anchor="lm")
+        x_legend += length
     return chart
 
 
