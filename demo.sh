@@ -6,7 +6,7 @@ cd "$(dirname "$0")"
 PATH="$PWD/${BIN:-.venv/bin}:$PATH"
 OUT=${OUT:-demo}
 # A short run from random weights on small pictures: a small model, small steps, many of them, little augmentation.
-SHORT="--batch-size 8 --workers 1 --samples-per-epoch 2000 --jitter 0.25 --body-factor 1"
+SHORT="--batch-size 8 --workers 1 --jitter 0.25 --body-factor 1"
 
 say() { printf '\n== %s\n' "$*"; }
 show() { printf '$ %s\n' "$*"; "$@"; }
@@ -29,12 +29,13 @@ show hodata inspect "$OUT/shards" --sheet "$OUT/shards.png" --html "$OUT/shards.
 
 say "stage 1: hands"
 show hotrain fit --shards "$OUT/shards/*.tar" --out "$OUT/hand" --task hand \
-  --model deeplabv3_mobilenet_v3_large --weights none --crop 160 $SHORT --balance 0.5 --lr 4e-3 --epochs 3
+  --model deeplabv3_mobilenet_v3_large --weights none --crop 160 $SHORT --balance 0.5 --lr 4e-3 \
+  --samples-per-epoch 2000 --epochs 3
 
 say "stage 2: hands and objects, from stage 1"
 show hotrain fit --shards "$OUT/shards/*.tar" --out "$OUT/hand-object" --task hand-object \
-  --init "$OUT/hand" --crop 192 $SHORT --balance 0.35 --lr 3e-3 --epochs 3 \
-  --source-weight egohos=900 --source-weight egohands=250
+  --init "$OUT/hand" --crop 192 $SHORT --balance 0.35 --lr 3e-3 \
+  --samples-per-epoch 3000 --epochs 2 --source-weight egohos=1050 --source-weight egohands=320
 
 say "scores on recordings that training never saw"
 show hotrain eval --checkpoint "$OUT/hand-object" --shards "$OUT/shards/*.tar" --baseline \
