@@ -16,6 +16,7 @@ from PIL import Image
 
 from hodata import cli
 from hodata.sources import SOURCE_NAMES
+from hodata.synth import miniatures
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
@@ -161,6 +162,7 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_choices_of_the_command_line_are_the_registry() -> None:
     assert cli.SOURCES == SOURCE_NAMES
+    assert cli.SYNTH_SOURCES == miniatures.SOURCES
 
 
 def test_no_module_of_hodata_imports_torch() -> None:
