@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MEMBERS = ("image", "mask", "json")
+# What a source measured of a sample (`Sample.quality`), -1 where it did not; the unit is in the name, IoUs are 0 to 1.
+QUALITY = ("residual_joints_mm", "residual_corners_mm", "iou_silhouette", "iou_seg")
 _METADATA_KEY = b"hodata"
 
 
@@ -93,6 +95,7 @@ def schema() -> pa.Schema:
         ("visible_fraction_hand", pa.float32()),
         ("visible_fraction_object", pa.float32()),
     ]
+    columns += [(name, pa.float32()) for name in QUALITY]
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns])
 
 
@@ -136,6 +139,7 @@ def index_row(
         "visible_fraction_hand": max((item.visible_fraction for item in hands), default=-1.0),
         "visible_fraction_object": max((item.visible_fraction for item in things), default=-1.0),
     }
+    row |= {name: float(sample.quality.get(name, -1.0)) for name in QUALITY}
     for name, member in members.items():
         row |= {f"{name}_offset": member.offset, f"{name}_size": member.size, f"{name}_crc32": member.crc32}
     row |= {f"pixels_{label.label_name}": int(counts[label]) for label in LABELS}

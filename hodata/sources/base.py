@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -94,6 +94,27 @@ class Source(ABC):
     @property
     @abstractmethod
     def split_rules(self) -> SplitRules: ...
+
+    def prepare(self) -> None:  # noqa: B027 - most sources have no big tables
+        """Before the scan: turn big tables once into files that every worker maps, and remember where they are.
+
+        Raises:
+            SourceError: a table is damaged, or there is no room for the files.
+        """
+
+    def probe(self, records: Sequence[Record]) -> list[str]:
+        """Before the first shard: prove on some records that this folder is read the way its authors meant it.
+
+        Args:
+            records: spread over the recordings of the build.
+
+        Returns:
+            notes for people: what was measured.
+
+        Raises:
+            SourceError: the annotations contradict each other; the message has the residual and its likely cause.
+        """
+        return []
 
     @abstractmethod
     def scan(self) -> Scan:
