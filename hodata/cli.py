@@ -22,7 +22,7 @@ EXIT_INTERRUPTED = 75
 _SHOWN = 12  # how many skipped items the screen lists; the manifest lists all
 
 SOURCES = ("freihand", "egohos", "egohands", "folder", "coco")
-SYNTH_SOURCES = ("freihand", "egohos", "egohands")
+SYNTH_SOURCES = ("freihand", "egohos", "egohands", "mano")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -69,7 +69,16 @@ def synth(out: Path, source: str, frames: int, seed: int, workers: int | None, a
         _print_json(facts)
         return
     for name in names:
-        click.echo(f"{out / name}: build it with  hodata build --source {name} --root {out / name} --out shards/")
+        click.echo(f"{out / name}: {_use_of(name, out)}")
+
+
+def _use_of(name: str, out: Path) -> str:
+    """What to do with a miniature."""
+    if name in ("mano", "ycb"):
+        return f"goes with  hodata build --source ho3d ... --{name} {out / name}"
+    models = f" --mano {out / 'mano'} --ycb {out / 'ycb'}" if name.startswith("ho3d") else ""
+    source = "ho3d" if name.startswith("ho3d") else name
+    return f"build it with  hodata build --source {source} --root {out / name}{models} --out shards/"
 
 
 @cli.command()

@@ -8,13 +8,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from hodata.errors import HodataError
 
-SOURCES = ("freihand", "egohos", "egohands")
+SOURCES = ("freihand", "egohos", "egohands", "mano")
 MARKER = "SYNTHETIC.json"  # says that a folder was made here, and how
 
 
@@ -95,16 +96,12 @@ def write_miniatures(
 
 
 def _module(name: str) -> ModuleType:
-    from hodata.synth import native_egohands, native_egohos, native_freihand
-
-    return {"freihand": native_freihand, "egohos": native_egohos, "egohands": native_egohands}[name]
+    return import_module(f"hodata.synth.native_{name}")
 
 
 def _size(name: str, what: Any) -> int:
     """Pictures in a job."""
-    if name == "freihand":
-        return int(what[2]) * (4 if what[0] == "training" else 1)
-    return len(what[2] if name == "egohos" else what[1])
+    return int(_module(name).pictures(what))
 
 
 def _work(job: _Job) -> Any:
