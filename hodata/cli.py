@@ -177,7 +177,8 @@ def build(
         overwrite=overwrite,
         workers=workers or default_workers(),
     )
-    plan = make_plan(dataset, options)
+    with _progress("reading tables", "MB") as progress:
+        plan = make_plan(dataset, options, progress)
     if dry_run:
         _print_plan(plan, out, as_json)
         return
