@@ -141,6 +141,13 @@ def _encode(text: Any, encoding: Any = "") -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes(*arguments: Any) -> bytes:
+    """Python 3 writes b"" for old protocols as `bytes()`."""
+    if arguments:
+        raise _Refused("calls bytes with arguments")
+    return b""
+
+
 def _number(convert: Callable[[Any], Any]) -> Callable[..., Any]:
     def make(value: Any = 0) -> Any:
         if not isinstance(value, bool | int | float | str):
@@ -171,6 +178,7 @@ for _package in ("copy_reg", "copyreg"):
 for _package in ("__builtin__", "builtins"):
     _ADMITTED |= {(_package, kind.__name__): kind for kind in (set, list, dict, tuple)}
     _ADMITTED[_package, "object"] = _ObjectName
+    _ADMITTED[_package, "bytes"] = _no_bytes
 _MODELS_ONLY: dict[tuple[str, str], Any] = {
     ("chumpy.ch", "Ch"): _Ch,
     ("chumpy.reordering", "Select"): _Select,
