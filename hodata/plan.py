@@ -91,9 +91,7 @@ class BuildPlan:
         return sum(len(shard.records) for shard in self.shards)
 
 
-def make_plan(
-    source: Source, options: BuildOptions, progress: Callable[[int, int], None] | None = None
-) -> BuildPlan:
+def make_plan(source: Source, options: BuildOptions, progress: Callable[[int, int], None] | None = None) -> BuildPlan:
     """Scan the raw dataset, probe it, and lay out every shard.
 
     Args:

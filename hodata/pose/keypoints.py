@@ -31,6 +31,6 @@ def in_front(
     pixels = project(keypoints, K)
     height, width = depth.shape
     # Pixel centres lie at integers, so the picture ends half a pixel beyond the last one. NaN is outside.
-    inside = ((pixels >= -0.5) & (pixels < np.array([width, height]) - 0.5)).all(axis=-1)
-    columns, rows = np.floor(np.where(inside[:, None], pixels, 0.0) + 0.5).astype(int).T
+    inside = np.all((pixels >= -0.5) & (pixels < np.array([width, height]) - 0.5), axis=-1)
+    columns, rows = np.floor(np.where(inside[..., None], pixels, 0.0) + 0.5).astype(int).T
     return inside & (keypoints[:, 2] - depth[rows, columns] <= thickness)

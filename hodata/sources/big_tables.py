@@ -200,7 +200,7 @@ def split_rows(file: BinaryIO, longest: int, report: Report = lambda read: None)
         marks = text[places]
         depths = depth + np.cumsum((marks == _OPEN).astype(np.int64) - (marks == _CLOSE))
         depth = int(depths[-1]) if len(depths) else depth
-        # A row starts behind the first bracket or a comma at depth 1; it ends at the next such comma or the last bracket.
+        # A row begins behind the first bracket or a comma at depth 1, and ends at the next comma or the last bracket.
         start = 0
         for k in np.flatnonzero((depths <= 0) | ((depths == 1) & (marks != _CLOSE))):
             place, mark = int(places[k]), marks[k]

@@ -16,20 +16,18 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hodata.errors import SampleError, SourceError
-from hodata.labels import MEANINGS, Label, Meaning
-from hodata.sample import Instance, Record, Sample, encode_rle, instance_of, sample_key
+from hodata.labels import MEANINGS, Meaning
+from hodata.sample import Record, Sample, sample_key
 from hodata.sources.base import Detection, LeftOut, Scan, Source, SplitRules, files_with
 from hodata.sources.freihand_pose import (
     CONVENTION,
-    Drawn,
-    HandMesh,
     Mask,
     camera_of,
+    compose,
     draw_hand,
+    find_hand_mesh,
+    hand_instance,
     hand_of,
     iou,
     pose_of,
@@ -49,7 +47,6 @@ VERSIONS = (
 )  # green screen, homogenised, colourised with sample points, automatic
 MASKS = ("shipped", "rendered", "agree")
 MASK_THRESHOLD = 128  # the masks are lossy JPEGs: values ring round 0 and 255
-POSE_DECIMALS = 4
 
 
 class FreiHand(Source):
@@ -83,7 +80,7 @@ class FreiHand(Source):
         if masks not in MASKS:
             raise SourceError(f"--masks {masks!r}: FreiHAND knows {', '.join(MASKS)}")
         self.masks = masks
-        self._mesh = _hand_mesh(mano, required=masks != "shipped" or mano is not None)
+        self._mesh = find_hand_mesh(mano, required=masks != "shipped" or mano is not None)
         self._tables = Tables(self.root, with_vertices=self._mesh is not None)
         self._shipped_meaning = "hand-wrist"  # until the probe has seen arms in the training masks
 
@@ -133,7 +130,7 @@ class FreiHand(Source):
 
     def _scan_training(self, scan: Scan) -> None:
         masks = {path.stem: path.name for path in files_with(self.root / "training/mask", ".jpg", ".png")}
-        poses = _pose_groups(self._tables.rows("training", "mano"))
+        poses = self._tables.pose_groups()
         if not poses:
             scan.notes.append(
                 "no training_mano.json: views of one instant cannot be told, so each base picture is its own group"
@@ -271,17 +268,19 @@ class FreiHand(Source):
                 raise SampleError(
                     record.image, f"the annotated hand and the mask {record.mask} do not touch: one is of another hand"
                 )
-        mask, meaning = self._mask(record, shipped, drawn)
+        masks = record.extra["masks"]
+        silhouette = None if drawn is None else drawn.hand
+        mask = compose(masks, shipped, silhouette)
         backgrounds = ("green", "composited", "composited", "composited")
         pose = pose_of(annotation)
         return Sample(
             image=image,
             image_kind=kind,
             mask=mask,
-            meaning=meaning,
+            meaning=self._meaning(record),
             camera=camera,
             hands=[hand_of(annotation, self._mesh, drawn, record.image)],
-            instances=[_instance(mask, record, shipped, drawn)],
+            instances=[hand_instance(mask, shipped, None if masks == "shipped" else silhouette)],
             background=backgrounds[int(record.extra["version"])] if record.subset == "training" else "real",
             pose=pose,
             pose_convention=CONVENTION if pose else "",
@@ -297,60 +296,12 @@ class FreiHand(Source):
         channel = pixels[..., 0] if pixels.ndim == 3 else pixels
         return channel > 0 if record.subset == "evaluation" else channel >= MASK_THRESHOLD
 
-    def _mask(self, record: Record, shipped: Mask | None, drawn: Drawn | None) -> tuple[NDArray[np.uint8], str]:
-        """Label ids uint8 [H, W] and the name of their meaning."""
-        masks = record.extra["masks"]
-        if masks == "shipped":
-            assert shipped is not None
-            return _labels(shipped), self._shipped_meaning if record.subset == "training" else "hand-wrist"
-        assert drawn is not None
-        if masks == "rendered":
-            return _labels(drawn.hand), "hand-rendered"
-        assert shipped is not None
-        mask = _labels(shipped & drawn.hand)
-        mask[shipped != drawn.hand] = Label.VOID
-        return mask, "hand-wrist"
-
-
-def _labels(hand: Mask) -> NDArray[np.uint8]:
-    return np.where(hand, np.uint8(Label.RIGHT_HAND), np.uint8(Label.BACKGROUND))
-
-
-def _instance(mask: NDArray[np.uint8], record: Record, shipped: Mask | None, drawn: Drawn | None) -> Instance:
-    """The hand; where it was rendered, with its silhouette behind what hides it, and how much of that is seen."""
-    hand = instance_of(mask == Label.RIGHT_HAND, int(Label.RIGHT_HAND))
-    if record.extra["masks"] != "shipped" and drawn is not None:
-        hand.amodal_rle = encode_rle(drawn.hand)
-        # Held objects are in no mask and have no mesh: only the shipped mask knows what they hide.
-        hand.visible_fraction = 1.0 if shipped is None else share_inside(drawn.hand, shipped)
-    return hand
+    def _meaning(self, record: Record) -> str:
+        if record.extra["masks"] == "rendered":
+            return "hand-rendered"
+        shipped = record.extra["masks"] == "shipped" and record.subset == "training"
+        return self._shipped_meaning if shipped else "hand-wrist"
 
 
 def _size(mask: Mask) -> tuple[int, int]:
     return mask.shape[1], mask.shape[0]
-
-
-def _hand_mesh(mano: Path | None, required: bool) -> HandMesh | None:
-    """MANO's right hand from `mano` or the default places; None where there is none and none is needed."""
-    from hodata.pose.mano import find_mano, load_mano
-
-    try:
-        path = find_mano(mano, "right")
-    except SourceError:
-        if required:
-            raise
-        return None
-    model = load_mano(path, "right")
-    return HandMesh(model.faces, model.loop)
-
-
-def _pose_groups(table: NDArray[np.float64] | None) -> list[str]:
-    """Group name of each base: views of one instant share finger pose and shape, `mano[3:48]` and `mano[48:58]`.
-
-    The global rotation (first three numbers) differs between views, so it is left out.
-    """
-    if table is None:
-        return []
-    # Adding 0 turns -0.0 into 0.0: both print alike and must hash alike.
-    shared = np.round(table[:, 0, 3:58], POSE_DECIMALS) + 0.0
-    return [hashlib.sha256(row.astype("<f8").tobytes()).hexdigest()[:16] for row in shared]

@@ -7,16 +7,17 @@ the camera frame of the vertices (I2L-MeshNet_RELEASE issue 114).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hodata.errors import SampleError
+from hodata.errors import SampleError, SourceError
 from hodata.labels import Label
 from hodata.pose.camera import project
 from hodata.pose.keypoints import in_front
-from hodata.sample import Camera, Hand
+from hodata.sample import Camera, Hand, Instance, encode_rle, instance_of
 from hodata.sources.freihand_tables import Annotation
 
 Mask = NDArray[np.bool_]
@@ -45,6 +46,24 @@ class Drawn:
     depth: NDArray[np.float32]
 
 
+def find_hand_mesh(mano: Path | None, required: bool) -> HandMesh | None:
+    """MANO's right hand from `mano` or the default places; None where there is none and none is required.
+
+    Raises:
+        SourceError: none was found but one is required, or the file is no MANO model of a right hand.
+    """
+    from hodata.pose.mano import find_mano, load_mano
+
+    try:
+        path = find_mano(mano, "right")
+    except SourceError:
+        if required:
+            raise
+        return None
+    model = load_mano(path, "right")
+    return HandMesh(model.faces, model.loop)
+
+
 def draw_hand(annotation: Annotation, mesh: HandMesh, size: tuple[int, int], where: str) -> Drawn:
     """Render the annotated hand; `annotation` has K and vertices, `size` is (width, height).
 
@@ -65,12 +84,38 @@ def draw_hand(annotation: Annotation, mesh: HandMesh, size: tuple[int, int], whe
 
 def iou(a: Mask, b: Mask) -> float:
     """Intersection over union of two masks bool [H, W]; 0 where both are empty."""
-    return float(np.count_nonzero(a & b) / max(np.count_nonzero(a | b), 1))
+    return int((a & b).sum()) / max(int((a | b).sum()), 1)
 
 
 def share_inside(drawn: Mask, shipped: Mask) -> float:
     """Which part of a rendered hand lies inside the shipped mask. One-sided: a held object may hide the rest."""
-    return float(np.count_nonzero(drawn & shipped) / max(np.count_nonzero(drawn), 1))
+    return int((drawn & shipped).sum()) / max(int(drawn.sum()), 1)
+
+
+def compose(masks: str, shipped: Mask | None, drawn: Mask | None) -> NDArray[np.uint8]:
+    """The stored mask, label ids uint8 [H, W].
+
+    Args:
+        masks: shipped, rendered, or agree: void where the two differ.
+        shipped: bool [H, W], which `shipped` and `agree` need.
+        drawn: bool [H, W], which `rendered` and `agree` need.
+    """
+    if masks == "agree":
+        assert shipped is not None and drawn is not None
+        return np.where(shipped == drawn, _labels(shipped), np.uint8(Label.VOID))
+    hand = shipped if masks == "shipped" else drawn
+    assert hand is not None
+    return _labels(hand)
+
+
+def hand_instance(mask: NDArray[np.uint8], shipped: Mask | None, drawn: Mask | None) -> Instance:
+    """The hand of a stored mask; if it was rendered, with its whole silhouette and how much of that is seen."""
+    hand = instance_of(mask == Label.RIGHT_HAND, int(Label.RIGHT_HAND))
+    if drawn is not None:
+        hand.amodal_rle = encode_rle(drawn)
+        # Held objects are in no mask and have no mesh: only the shipped mask knows what they hide.
+        hand.visible_fraction = 1.0 if shipped is None else share_inside(drawn, shipped)
+    return hand
 
 
 def camera_of(annotation: Annotation, size: tuple[int, int], where: str) -> Camera:
@@ -120,6 +165,10 @@ def pose_of(annotation: Annotation) -> dict[str, Any]:
     if annotation.scale is not None and np.isfinite(annotation.scale):
         pose["scale"] = annotation.scale
     return pose
+
+
+def _labels(hand: Mask) -> NDArray[np.uint8]:
+    return np.where(hand, np.uint8(Label.RIGHT_HAND), np.uint8(Label.BACKGROUND))
 
 
 def _pixels(points: NDArray[np.float64], K: NDArray[np.float64]) -> list[list[float]]:

@@ -5,6 +5,7 @@ Facts: `load_db_annotation` in utils/fh_utils.py of lmb-freiburg/freihand. A par
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from hodata.sources.big_tables import is_converted, table
 Array = NDArray[np.float64]
 
 SUBSETS = ("training", "evaluation")
+POSE_DECIMALS = 4  # to which views of one instant agree
 MANO_NUMBERS = 61  # 48 pose, 10 shape, 2 root (pixels), 1 scale
 LONG = 100 * 2**20  # bytes of text that take long enough to show progress
 _MB = 2**20
@@ -114,9 +116,18 @@ class Tables:
         """Whether each of these tables exists and has this row."""
         return all((rows := self._table(subset, name)) is not None and row < len(rows) for name in names)
 
-    def rows(self, subset: str, name: str) -> NDArray[Any] | None:
-        """All rows of a table, mapped; None where there is none."""
-        return self._table(subset, name)
+    def pose_groups(self) -> list[str]:
+        """Group name of each training row; empty without `training_mano.json`.
+
+        Views of one instant share finger pose and shape, `mano[3:48]` and `mano[48:58]`. The global rotation (first
+        three numbers) differs between views, so it is left out.
+        """
+        table = self._table("training", "mano")
+        if table is None:
+            return []
+        # Adding 0 turns -0.0 into 0.0: both print alike and must hash alike.
+        shared = np.round(table[:, 0, 3:58], POSE_DECIMALS) + 0.0
+        return [hashlib.sha256(row.astype("<f8").tobytes()).hexdigest()[:16] for row in shared]
 
     def annotation(self, subset: str, row: int) -> Annotation:
         """One row of every table."""
@@ -141,9 +152,7 @@ class Tables:
                 if path.exists():
                     yield path, _KINDS[name]
 
-    def _table(
-        self, subset: str, name: str, report: Callable[[int], None] | None = None
-    ) -> np.memmap[Any, Any] | None:
+    def _table(self, subset: str, name: str, report: Callable[[int], None] | None = None) -> np.memmap[Any, Any] | None:
         key = (subset, name)
         if key not in self._open:
             path, kind = self.root / f"{subset}_{name}.json", _KINDS[name]
