@@ -15,6 +15,7 @@ import numpy as np
 SUBPIXELS = 256  # screen coordinates are multiples of 1/256 pixel
 # Faces that reach beyond this many pixels from the origin are cut to it, so that edge functions fit into int64.
 GUARD_BAND = 32768.0
+CONTIGUOUS = ("C", "W")  # for np.require: numba compiles anew, for seconds, for arrays that are read-only or strided
 
 
 @numba.njit(cache=True, nogil=True)
