@@ -114,6 +114,18 @@ def detect(path: Path, as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="The raw dataset.  [default: $HODATA_ROOT/<source>, then ./datasets/<source>]",
 )
+@click.option(
+    "--mano",
+    type=click.Path(path_type=Path),
+    help="FreiHAND: MANO_RIGHT.pkl or its folder.  [default: $HODATA_ROOT/mano, then ./datasets/mano]",
+)
+@click.option(
+    "--masks",
+    type=click.Choice(["shipped", "rendered", "agree"]),
+    default=None,
+    help="FreiHAND: the authors' masks; drawn from the vertices, over held objects too; or void where these two "
+    "differ.  [default: shipped]",
+)
 @click.option("--name", help="File prefix and name in every table.  [default: the source's name]")
 @click.option(
     "--split-policy",
@@ -143,6 +155,8 @@ def build(
     source: str,
     out: Path,
     root: Path | None,
+    mano: Path | None,
+    masks: str | None,
     name: str | None,
     split_policy: str,
     workers: int | None,
@@ -166,7 +180,12 @@ def build(
     if max_errors is not None and on_error != "skip":
         raise click.UsageError("--max-errors goes with --on-error skip")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's stop is as good as Ctrl-C
-    dataset = source_class(source)(find_root(source, root))
+    chosen: dict[str, Any] = {
+        option: value for option, value in (("mano", mano), ("masks", masks)) if value is not None
+    }
+    if chosen and source != "freihand":
+        raise click.UsageError(f"--{next(iter(chosen))} goes with --source freihand")
+    dataset = source_class(source)(find_root(source, root), **chosen)
     options = BuildOptions(
         name=name or dataset.default_name,
         split_policy=split_policy,
@@ -177,7 +196,8 @@ def build(
         overwrite=overwrite,
         workers=workers or default_workers(),
     )
-    plan = make_plan(dataset, options)
+    with _progress("reading tables", "MB") as progress:
+        plan = make_plan(dataset, options, progress)
     if dry_run:
         _print_plan(plan, out, as_json)
         return

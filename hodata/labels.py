@@ -212,6 +212,16 @@ MEANINGS: dict[str, Meaning] = {
             _sets(background=(Label.BACKGROUND, Label.ARM, Label.OBJECT)),
         ),
         Meaning(
+            "hand-rendered",
+            "a hand mesh to its wrist, drawn over held objects that have no mesh; arm and object are background",
+            _sets(
+                background=(Label.BACKGROUND, Label.ARM, Label.OBJECT),
+                hand=(Label.HAND, Label.OBJECT),
+                left_hand=(Label.LEFT_HAND, Label.OBJECT),
+                right_hand=(Label.RIGHT_HAND, Label.OBJECT),
+            ),
+        ),
+        Meaning(
             "hand-arm",
             "hand with arm and sleeve; objects are drawn as background",
             _sets(

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,13 +91,16 @@ class BuildPlan:
         return sum(len(shard.records) for shard in self.shards)
 
 
-def make_plan(source: Source, options: BuildOptions) -> BuildPlan:
+def make_plan(source: Source, options: BuildOptions, progress: Callable[[int, int], None] | None = None) -> BuildPlan:
     """Scan the raw dataset, probe it, and lay out every shard.
+
+    Args:
+        progress: see `Source.prepare`.
 
     Raises:
         SourceError: nothing usable in the folder, two samples with one key, or annotations that contradict each other.
     """
-    source.prepare()
+    source.prepare(progress)
     scan = _with_valid_names(source.scan())
     if not scan.records:
         reasons = "".join(f"\n  {item.what}: {item.why}" for item in scan.left_out[:10])

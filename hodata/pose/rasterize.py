@@ -11,7 +11,7 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hodata.pose.zbuffer import draw, to_screen
+from hodata.pose.zbuffer import draw, for_kernel, to_screen
 
 NEAR = 0.01  # metres: what is nearer to the camera's plane is cut off
 
@@ -58,9 +58,9 @@ def _checked(
     vertices: ArrayLike, faces: ArrayLike, K: ArrayLike, size: tuple[int, int], near: float
 ) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.float64]]:
     """What the kernels take: float64 vertices, int32 faces, float64 K. They index memory unchecked, so check here."""
-    vertices = np.ascontiguousarray(vertices, dtype=np.float64)
+    vertices = for_kernel(vertices, np.float64)
     faces = np.asarray(faces)
-    K = np.ascontiguousarray(K, dtype=np.float64)
+    K = for_kernel(K, np.float64)
     width, height = size
     if vertices.ndim != 2 or vertices.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3:
         raise ValueError(f"rasterize: vertices {vertices.shape} and faces {faces.shape} must be [V, 3] and [F, 3]")
@@ -72,7 +72,7 @@ def _checked(
         raise ValueError(f"rasterize: faces name vertices {faces.min()}..{faces.max()}, there are {len(vertices)}")
     if not np.isfinite(vertices).all():
         raise ValueError("rasterize: vertices hold nan or infinity")
-    return vertices, np.ascontiguousarray(faces, dtype=np.int32), K
+    return vertices, for_kernel(faces, np.int32), K
 
 
 def label_map(face: NDArray[np.int32], face_labels: ArrayLike, background: int = 0) -> NDArray[np.uint8]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hodata.pose.rasterize import NEAR
-from hodata.pose.zbuffer import SUBPIXELS, draw, to_screen
+from hodata.pose.zbuffer import SUBPIXELS, draw, for_kernel, to_screen
 
 LONGEST_SIDE = 16384  # pixels; the guard band of the z-buffer lies beyond
 
@@ -113,7 +113,7 @@ def _window(bounds: tuple[int, int, int, int, bool], width: int, height: int) ->
 
 
 def _checked_camera(K: ArrayLike, size: tuple[int, int], near: float) -> tuple[NDArray[np.float64], int, int]:
-    K = np.ascontiguousarray(K, dtype=np.float64)
+    K = for_kernel(K, np.float64)
     width, height = int(size[0]), int(size[1])
     if K.shape != (3, 3) or not np.isfinite(K).all():
         raise ValueError(f"render: K must be 3x3 finite numbers, not {K.tolist()}")
@@ -131,7 +131,7 @@ def _checked_camera(K: ArrayLike, size: tuple[int, int], near: float) -> tuple[N
 def _checked_mesh(mesh: PosedMesh, number: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
     """Vertices and faces as the kernels take them; they index memory unchecked, so everything is checked here."""
     what = f"render: mesh {number} (label {mesh.label})"
-    vertices = np.ascontiguousarray(mesh.vertices, dtype=np.float64)
+    vertices = for_kernel(mesh.vertices, np.float64)
     faces = np.asarray(mesh.faces)
     if not 0 <= mesh.label <= 255:
         raise ValueError(f"{what}: the label must be in 0..255")
@@ -154,7 +154,7 @@ def _checked_mesh(mesh: PosedMesh, number: int) -> tuple[NDArray[np.float64], ND
                 f"{what} lies wholly behind the camera: z is {z.min():.3f} to {z.max():.3f} m, and the camera looks "
                 "along +z (OpenCV); points in OpenGL axes need hodata.pose.camera.flip_opengl"
             )
-    return vertices, np.ascontiguousarray(faces, dtype=np.int32)
+    return vertices, for_kernel(faces, np.int32)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -9,12 +9,22 @@ A buffer may be a window of the picture: its origin is taken off the rounded coo
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numba
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 SUBPIXELS = 256  # screen coordinates are multiples of 1/256 pixel
 # Faces that reach beyond this many pixels from the origin are cut to it, so that edge functions fit into int64.
 GUARD_BAND = 32768.0
+
+
+def for_kernel(array: ArrayLike, dtype: type[Scalar]) -> NDArray[Scalar]:
+    """Contiguous and writable, copied if need be: for other arrays numba would compile again, for seconds."""
+    return np.require(array, dtype, ["C", "W"])
 
 
 @numba.njit(cache=True, nogil=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -95,8 +95,11 @@ class Source(ABC):
     @abstractmethod
     def split_rules(self) -> SplitRules: ...
 
-    def prepare(self) -> None:  # noqa: B027 - most sources have no big tables
-        """Before the scan: turn big tables once into files that every worker maps, and remember where they are.
+    def prepare(self, progress: Callable[[int, int], None] | None = None) -> None:  # noqa: B027 - most have no tables
+        """Before the scan: turn big tables once into files that every worker maps.
+
+        Args:
+            progress: called with (megabytes done, megabytes in all) where that takes long.
 
         Raises:
             SourceError: a table is damaged, or there is no room for the files.
