@@ -15,7 +15,7 @@ from typing import Any
 
 from hodata.errors import HodataError
 
-SOURCES = ("freihand", "egohos", "egohands", "mano")
+SOURCES = ("freihand", "egohos", "egohands", "mano", "ycb")
 MARKER = "SYNTHETIC.json"  # says that a folder was made here, and how
 
 

@@ -6,6 +6,7 @@ Every solid stands along its own z axis with the origin in the middle of where a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numba
 import numpy as np
@@ -29,6 +30,13 @@ class Mesh:
     def moved(self, R: Array, t: Array) -> Mesh:
         """Turned by R [3, 3], then moved by t [3]."""
         return replace(self, vertices=self.vertices @ R.T + t, normals=self.normals @ R.T)
+
+
+class Body(Protocol):
+    """Something that fingers meet."""
+
+    def distance(self, p: Array) -> Array:
+        """Signed distance [...] of points [..., 3]: negative inside."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ class Solid:
 
     kind: str
     mesh: Mesh
-    bodies: tuple[Box | Lathe, ...]
+    bodies: tuple[Body, ...]
     grip: float
     reach: float
     tip: Array | None = None
