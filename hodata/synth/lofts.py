@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,7 @@ class Surface:
         order = np.argsort(self.faces.ravel(), kind="stable")
         bounds = np.concatenate([[0], np.cumsum(np.bincount(self.faces.ravel(), minlength=len(self.vertices)))])
         normals = np.empty((len(self.faces) * 3, 3))
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, end in pairwise(bounds):
             here = order[start:end]
             around = here // 3
             smooth = unit[around] @ unit[around].T > CREASE
@@ -82,8 +83,9 @@ def loft(rings: Sequence[Array], slots: Sequence[int] | None = None, closed: boo
     i, j = np.arange(n), np.roll(np.arange(n), -1)
     faces, face_slots = [], []
     for k, slot in enumerate(row_slots):
-        a, b = k * n, (k + 1) % len(rows) * n
-        faces += [np.column_stack([a + i, a + j, b + i]), np.column_stack([a + j, b + j, b + i])]
+        this, next_ = k * n, (k + 1) % len(rows) * n
+        faces.append(np.column_stack([this + i, this + j, next_ + i]))
+        faces.append(np.column_stack([this + j, next_ + j, next_ + i]))
         face_slots += [np.full(2 * n, slot)]
     if not closed:
         first, last = len(vertices), len(vertices) + 1
@@ -189,7 +191,10 @@ class Skin:
 
 
 def closest_on_triangles(p: Array, corners: Array) -> Array:
-    """The point [..., 3] of each triangle [..., 3, 3] nearest to p [..., 3] (Ericson, Real-Time Collision Detection)."""
+    """The point [..., 3] of each triangle [..., 3, 3] nearest to p [..., 3].
+
+    By the case distinction of Ericson, Real-Time Collision Detection, section 5.1.5.
+    """
     a, b, c = corners[..., 0, :], corners[..., 1, :], corners[..., 2, :]
     ab, ac = b - a, c - a
 

@@ -276,6 +276,19 @@ def box_mesh(center: Array, half: Array, slot: int) -> Mesh:
     return Mesh(np.concatenate(vertices), np.concatenate(normals), all_faces, np.full(12, slot))
 
 
+def unit_ball() -> tuple[Array, Faces]:
+    """Vertices [V, 3] (also their own normals) and faces [F, 3] of a ball about the origin."""
+    u = np.linspace(-0.5 * np.pi, 0.5 * np.pi, 13)[:, None]
+    v = 2 * np.pi * np.arange(24)[None] / 24
+    unit = np.stack([np.cos(u) * np.cos(v), np.cos(u) * np.sin(v), np.sin(u) + 0 * v], axis=-1).reshape(-1, 3)
+    i = np.arange(12 * 24).reshape(12, 24)
+    j = np.roll(i, -1, axis=1)
+    faces = np.concatenate(
+        [np.stack([i, j, i + 24], -1).reshape(-1, 3), np.stack([j, j + 24, i + 24], -1).reshape(-1, 3)]
+    ).astype(np.int32)
+    return unit, faces
+
+
 def tube(path: Array, radius: Array, segments: int, slot: int) -> Mesh:
     """A round tube along a path [N, 3] with a radius [N] at each point; open ends."""
     tangent = np.gradient(path, axis=0)

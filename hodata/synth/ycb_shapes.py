@@ -85,10 +85,7 @@ def stand_in(name: str) -> Stand:
     shift = np.array([0.011 * np.cos(2.1 * k), 0.013 * np.sin(1.7 * k + 0.5), 0.009 + 0.004 * k])
     offset = shift - 0.5 * (low + high) * scale
     surface = Surface(surface.vertices * scale + offset, surface.faces, surface.slots)
-    moved = tuple(
-        Hold(tuple(np.array(h.at) * scale + offset), h.thumb, h.inward, h.grip)  # type: ignore[arg-type]
-        for h in holds
-    )
+    moved = tuple(Hold(tuple(np.array(h.at) * scale + offset), h.thumb, h.inward, h.grip) for h in holds)
     grip = min(h.grip for h in holds)
     return Stand(name, surface, Solid(name, draw_mesh(surface), (Skin(surface),), grip, 0.0), moved)
 
@@ -162,7 +159,7 @@ def _pitcher() -> _Made:
     path = np.array([r * d + (0, 0, z) for r, z in shape])
     handle = loft(sweep(path, np.full(10, 0.012), np.full(10, 0.010), (d[1], -d[0], 0), 2.5, 18), [1] * 9)
     at = tuple(0.119 * d + (0, 0, 0.135))
-    return body.joined(handle), [Hold(at, (0, 0, 1), tuple(-d), 0.011)]  # type: ignore[arg-type]
+    return body.joined(handle), [Hold(at, (0, 0, 1), tuple(-d), 0.011)]
 
 
 def _bleach() -> _Made:
@@ -199,7 +196,7 @@ def _drill() -> _Made:
     path = np.array([(-0.045 - 0.022 * t, 0.05 - 0.125 * t, 0.0) for t in np.linspace(0, 1, 12)])
     grip = loft(sweep(path, np.full(12, 0.0205), np.full(12, 0.0175), (0, 0, 1), 2.4, 28), [1] * 11)
     base = rounded_box((0.045, 0.020, 0.0285), 0.004)
-    base = Surface(base.vertices + (-0.050, -0.082, 0.0), base.faces, base.slots)
+    base = Surface(base.vertices + np.array([-0.050, -0.082, 0.0]), base.faces, base.slots)
     lean = (0.173, 0.985, 0.0)
     return body.joined(grip, base), [Hold((-0.055, -0.015, 0.0), lean, (0.985, -0.173, 0), 0.018)]
 
