@@ -20,7 +20,7 @@ from hodata.synth import appearance, shade, textures
 from hodata.synth.body import Person, draw_person, pose_arm
 from hodata.synth.grasp import Grasp, free_pose, grasp_at
 from hodata.synth.hand_model import hand_model
-from hodata.synth.holding import PALM, Thing, draw_thing, hand_axes, lay_down
+from hodata.synth.holding import PALM, draw_thing, hand_axes, lay_down
 from hodata.synth.scene import Shot
 from hodata.synth.solids import tube, unit_ball
 from hodata.synth.stage_ego import UP, add_table
@@ -37,8 +37,28 @@ PERIOD = 7.0  # seconds of a `lift`, from one reach to the next
 TOUCH = 0.005  # metres: a hand this near to the object holds it
 FOREARM = 0.26  # metres from wrist to elbow
 SHOULDER = np.array([0.20, -0.33, 0.37])
-SAMPLES = 8  # instants by which a recording's cameras and things on the table are chosen
+SAMPLES = 7  # instants by which a recording's cameras and things on the table are chosen
 MIDDLE = np.array([0.05, 0.28, 0.12])  # about where hands work
+
+
+@dataclass(frozen=True)
+class Plot:
+    """What a recording is about: everything else hangs on these words.
+
+    Args:
+        recording, subject: names; a subject has the same hands and skin in all recordings.
+        thing: a YCB object.
+        action: one of `ACTIONS`.
+    """
+
+    seed: int
+    recording: str
+    subject: str
+    thing: str
+    action: str
+
+    def stream(self, *path: int | str) -> np.random.Generator:
+        return stream(self.seed, "table", self.recording, *path)
 
 
 @dataclass(frozen=True)
@@ -49,8 +69,9 @@ class Take:
         grasp: the object in the hand's frame.
         R, wrist: the hand's axes and wrist before it moves. `R_object`, `t_object`: the object on the table.
         beats: [12, 3] amplitude, frequency (Hz) and phase of slow movements: 3 turns, 3 shifts, twice.
+        fingers: [45, 2] frequency (Hz) and phase of their small movements.
         lying: things that nobody touches.
-        cameras: (T_camera_from_world, K) of each.
+        look: exposure, blur, noise.
     """
 
     action: str
@@ -68,42 +89,26 @@ class Take:
     lying: list[tuple[PlacedObject, list[Array]]]
     table: Array
     light: shade.Light
-    rooms: list[NDArray[np.float32]]
-    cameras: list[tuple[Array, Array]]
-    sleeve_seed: int
-    look: Array  # exposure, blur, noise
+    look: tuple[float, float, float]
 
 
 def compose(seed: int, recording: int, frame: int, size: tuple[int, int], camera: int) -> Shot:
     """A frame of a made-up recording; `compose_take` takes HO-3D's own names."""
-    action = ACTIONS[(0, 1, 0, 2)[recording % 4]]
-    return compose_take(
-        seed, f"T{recording}", str(recording), list(EXTENTS)[recording % 10], action, frame, size, camera
-    )
+    action = ("hold", "lift", "hold", "rest")[recording % 4]
+    plot = Plot(seed, f"T{recording}", str(recording), list(EXTENTS)[recording % len(EXTENTS)], action)
+    return compose_take(plot, frame, size, camera)
 
 
-def compose_take(
-    seed: int, recording: str, subject: str, thing: str, action: str, frame: int, size: tuple[int, int], camera: int
-) -> Shot:
-    """A frame of a recording.
-
-    Args:
-        recording, subject: names; a subject has the same hands and skin in all recordings.
-        thing: a YCB object.
-        action: one of `ACTIONS`.
-        frame: its number, 30 a second.
-        camera: 0 to 4.
-    """
-    take = _take(seed, recording, subject, thing, action)
-    world = _world(take, frame)
-    T, K = take.cameras[camera]
-    view = world.view(T, scaled(K, size), size)
-    rng = stream(seed, "table", recording, frame, camera)
-    room = take.rooms[camera]
+def compose_take(plot: Plot, frame: int, size: tuple[int, int], camera: int) -> Shot:
+    """A frame (30 a second) of a recording from one of its cameras, 0 to 4."""
+    take = _take(plot)
+    T, K = camera_of(plot, camera)
+    room = _room(plot, camera)
+    exposure, blur, noise = take.look
     return Shot(
-        view, take.light, lambda version: room, MIDDLE, 0.45,
-        exposure=take.look[0], blur=take.look[1], noise=take.look[2], vignette=0.06,
-        noise_seed=int(rng.integers(1 << 30)),
+        _world(plot, take, frame).view(T, scaled(K, size), size), take.light, lambda version: room, MIDDLE, 0.45,
+        exposure=exposure, blur=blur, noise=noise, vignette=0.06,
+        noise_seed=int(plot.stream(frame, camera).integers(1 << 30)),
     )  # fmt: skip
 
 
@@ -117,23 +122,21 @@ def scaled(K: Array, size: tuple[int, int], full: tuple[int, int] = (640, 480)) 
 
 
 @lru_cache(maxsize=4)
-def _take(seed: int, recording: str, subject: str, thing: str, action: str) -> Take:
-    def part(name: str) -> np.random.Generator:
-        return stream(seed, "table", recording, name)
-
-    person = draw_person(stream(seed, "table", "subject", subject))
+def _take(plot: Plot) -> Take:
+    part = plot.stream
+    person = draw_person(stream(plot.seed, "table", "subject", plot.subject))
     clothes = draw_person(part("clothes"))
     sleeve = None if clothes.sleeve is None else (clothes.sleeve[0], max(clothes.sleeve[1], 0.02))
     person = replace(person, sleeve=sleeve, watch=clothes.watch)
     shirt = sleeve[0] if sleeve is not None else appearance.cloth_material(part("shirt"))
-    stand = stand_in(thing)
-    paint = stream(seed, "table", "object", thing)
+    stand = stand_in(plot.thing)
+    paint = stream(plot.seed, "table", "object", plot.thing)
     height = float(np.abs(stand.surface.vertices[:, 2]).max())
     materials = [appearance.thing_material(paint, height) for _ in range(2)]
     rng = part("pose")
-    grasp = _best_grasp(stand, person, action == "lift", part("grasp"))
+    grasp = _best_grasp(stand, person, plot.action == "lift", part("grasp"))
     R_object, t_object = _stand_on_table(stand, rng)
-    if action == "lift":
+    if plot.action == "lift":
         # The hand comes in from the elbow's side: turn the object until the fingers point away from it.
         forward = R_object @ grasp.R.T[:, 0]
         turn = np.arctan2(0.9, -0.35 + rng.normal(0, 0.3)) - np.arctan2(forward[1], forward[0])
@@ -145,7 +148,7 @@ def _take(seed: int, recording: str, subject: str, thing: str, action: str) -> T
         forward = np.array([rng.normal(-0.45, 0.25), 0.8, rng.normal(0.1, 0.2)])
         R = hand_axes(forward, UP, "right", rng.uniform(0.0, 1.9))
         wrist = at - R @ PALM
-        if action == "rest":
+        if plot.action == "rest":
             grasp = replace(grasp, pose=free_pose("right", rng))
             t_object = t_object + np.array([-0.19, 0.06, 0.0])
     amplitudes = np.array([0.32, 0.32, 0.45, 0.04, 0.035, 0.025] * 2) * np.repeat([1.0, 0.35], 6)
@@ -154,22 +157,18 @@ def _take(seed: int, recording: str, subject: str, thing: str, action: str) -> T
     fingers = np.column_stack([rng.uniform(0.2, 0.8, 45), rng.uniform(0, 2 * np.pi, 45)])
     look = part("look")
     take = Take(
-        action, person, shirt, stand, materials, grasp, R, wrist, R_object, t_object, beats, fingers, [],
+        plot.action, person, shirt, stand, materials, grasp, R, wrist, R_object, t_object, beats, fingers, [],
         appearance.table_material(part("table")),
         appearance.draw_light(part("light"), np.array([0.0, 1.0, 0.0]), UP),
-        [appearance.backdrop(stream(seed, "table", recording, "room", k), (200, 266), 30) for k in range(CAMERAS)],
-        [], int(part("sleeve").integers(1 << 30)),
-        np.array([look.uniform(0.85, 1.2), look.uniform(0.4, 1.1), look.uniform(2, 6)]),
+        (look.uniform(0.85, 1.2), look.uniform(0.4, 1.1), look.uniform(2, 6)),
     )  # fmt: skip
-    instants = [round(k * PERIOD * RATE / SAMPLES) for k in range(SAMPLES)]
-    take = _furnish(take, instants, part("things"))
-    return replace(take, cameras=[_camera(take, k, instants, part(f"camera {k}")) for k in range(CAMERAS)])
+    return replace(take, lying=_furnish(plot, take, part("things")))
 
 
 def _best_grasp(stand: Stand, person: Person, lying: bool, rng: np.random.Generator) -> Grasp:
     """Of some ways to take the object the one that touches it most and enters it least."""
     best, best_score = None, -np.inf
-    for attempt in range(10):
+    for _ in range(10):
         holds = stand.holds
         if lying:  # the forearm must be able to lie level, the palm must not look up
             holds = tuple(h for h in holds if abs(np.cross(h.thumb, h.inward)[2]) < 0.3 and h.inward[2] < 0.1)
@@ -182,9 +181,8 @@ def _best_grasp(stand: Stand, person: Person, lying: bool, rng: np.random.Genera
         g = grasp_at(person.betas, stand.solid, R, t, 0.0, rng)
         vertices, _ = hand_model("right").pose(g.pose, person.betas)
         gap = stand.solid.distance((vertices - g.t) @ g.R)
-        score = float(
-            (np.abs(gap) < 0.003).sum() - 15 * (gap < -0.003).sum() - 200 * max(-0.004 - gap.min(), 0) / 0.001
-        )
+        too_deep = max(-0.004 - float(gap.min()), 0.0) / 0.001
+        score = float((np.abs(gap) < 0.003).sum()) - 15.0 * float((gap < -0.003).sum()) - 200.0 * too_deep
         if score > best_score or best is None:
             best, best_score = g, score
     assert best is not None
@@ -246,12 +244,12 @@ def _instant(take: Take, frame: int) -> _Instant:
     return _Instant(R, wrist + lift, pose, R_object, t_object + lift if moves else t_object)
 
 
-def _world(take: Take, frame: int) -> World:
+def _world(plot: Plot, take: Take, frame: int) -> World:
     now = _instant(take, frame)
     world = World()
     elbow = _elbow(now.wrist)
-    rng = np.random.Generator(np.random.Philox(take.sleeve_seed))  # the same folds in every frame
-    arm = pose_arm(take.person, "right", now.R, now.wrist, now.pose, elbow, rng)
+    folds = plot.stream("sleeve")  # the same in every frame
+    arm = pose_arm(take.person, "right", now.R, now.wrist, now.pose, elbow, folds)
     world.add_arm(take.person, "right", now.R, now.wrist, now.pose, arm, OWNER_SELF)
     hand = world.hands[0].vertices
     gap = np.abs(take.stand.solid.distance((hand - now.t_object) @ now.R_object)).min()
@@ -294,20 +292,32 @@ def _add_sitter(world: World, take: Take, elbow: Array) -> None:
         world.add(unit * half + center, normals, texture, [(faces, row, Label.BACKGROUND)])
 
 
-def _furnish(take: Take, instants: list[int], rng: np.random.Generator) -> Take:
-    """Lay things on the table where neither hand nor object comes."""
+def _instants() -> list[int]:
+    """Frame numbers that stand for a whole recording."""
+    return [round(k * PERIOD * RATE / SAMPLES) for k in range(SAMPLES)]
+
+
+def _furnish(plot: Plot, take: Take, rng: np.random.Generator) -> list[tuple[PlacedObject, list[Array]]]:
+    """Lay things on the table where neither hand nor object comes; with their materials."""
     there = World()
-    for frame in instants:
-        there.occupied().extend(_world(take, frame).occupied())
+    for frame in _instants():
+        there.occupied().extend(_world(plot, take, frame).occupied())
     things = [draw_thing(rng) for _ in range(int(rng.integers(2, 6)))]
     lay_down(there, things, rng, (-0.45, 0.40, -0.02, 0.80), 0.04)
     look = {id(thing.solid.mesh): thing.materials for thing in things}
-    return replace(take, lying=[(item, look[id(item.mesh)]) for item in there.objects])
+    return [(item, look[id(item.mesh)]) for item in there.objects]
 
 
-def _camera(take: Take, number: int, instants: list[int], rng: np.random.Generator) -> tuple[Array, Array]:
-    """T_camera_from_world and K of a camera from which hand and object are mostly seen."""
-    worlds = [_world(take, frame) for frame in instants]
+@lru_cache(maxsize=8)
+def _room(plot: Plot, camera: int) -> NDArray[np.float32]:
+    return appearance.backdrop(plot.stream("room", camera), (200, 266), 30)
+
+
+@lru_cache(maxsize=32)
+def camera_of(plot: Plot, number: int) -> tuple[Array, Array]:
+    """T_camera_from_world and K of a camera from which hand and object are mostly seen in all frames."""
+    take, rng = _take(plot), plot.stream("camera", number)
+    worlds = [_world(plot, take, frame) for frame in _instants()]
     middle = np.mean([world.hands[0].joints[4] for world in worlds], axis=0)
     azimuth = np.radians((-15.0, -75.0, 45.0, -45.0, 20.0)[number])
     rise = np.radians((28.0, 24.0, 38.0, 50.0, 62.0)[number])
@@ -319,7 +329,7 @@ def _camera(take: Take, number: int, instants: list[int], rng: np.random.Generat
         eye = middle + rng.uniform(0.56, 0.88) * (flat + np.sin(e) * UP)
         T = look_at(eye, middle + rng.normal(0, 0.02, 3), roll=rng.normal(0, 0.04))
         K = intrinsics(rng.uniform(605, 625), (640, 480), (320 + rng.normal(0, 6), 240 + rng.normal(0, 5)))
-        hidden = np.mean([_hidden(world, T, K) for world in worlds])
+        hidden = float(np.mean([_hidden(world, T, K) for world in worlds]))
         if hidden < least:
             best, least = (T, K), hidden
         if hidden < 0.002:
