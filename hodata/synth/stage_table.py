@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hodata.labels import Label
 from hodata.pose.camera import intrinsics, look_at, rodrigues, transform
-from hodata.pose.rasterize import rasterize
+from hodata.pose.rasterize import label_map, rasterize
 from hodata.synth import appearance, shade, textures
 from hodata.synth.body import Person, draw_person, pose_arm
 from hodata.synth.grasp import Grasp, free_pose, grasp_at
@@ -25,7 +25,7 @@ from hodata.synth.scene import Shot
 from hodata.synth.solids import tube, unit_ball
 from hodata.synth.stage_ego import UP, add_table
 from hodata.synth.streams import stream
-from hodata.synth.world import OWNER_SELF, PlacedObject, View, World
+from hodata.synth.world import OWNER_SELF, PlacedObject, World
 from hodata.synth.ycb_shapes import EXTENTS, Stand, stand_in
 
 Array = NDArray[np.float64]
@@ -341,8 +341,8 @@ def camera_of(plot: Plot, number: int) -> tuple[Array, Array]:
 def _hidden(world: World, T: Array, K: Array) -> float:
     """How much of hand and object is covered by other things or lies outside, and a part of what the hand hides."""
     size = (160, 120)
+    alone = pair_map(world, T, scaled(K, size), size)
     view = world.view(T, scaled(K, size), size)
-    alone = pair_map(view, size)
     truth = view.truth
     covered = (alone > 0) & ~np.isin(truth, (Label.RIGHT_HAND, Label.OBJECT_RIGHT, Label.OBJECT))
     inner = alone.copy()
@@ -352,13 +352,12 @@ def _hidden(world: World, T: Array, K: Array) -> float:
     return float(covered.sum() + (inner > 0).sum()) / total + 0.2 * max(0.2 - float(seen), 0.0)
 
 
-def pair_map(view: View, size: tuple[int, int]) -> NDArray[np.uint8]:
+def pair_map(world: World, T_camera_from_world: Array, K: Array, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Hand and object alone, as a renderer that knows nothing else draws them: uint8 [H, W] of label ids."""
-    hand, item = view.world.hands[0], view.world.objects[0]
+    hand, item = world.hands[0], world.objects[0]
     model = hand_model("right")
-    mesh = item.mesh
-    vertices = np.concatenate([hand.vertices, mesh.vertices @ item.R.T + item.t])
-    faces = np.concatenate([model.faces, mesh.faces + len(hand.vertices)])
-    raster = rasterize(transform(view.T_camera_from_world, vertices), faces, view.K, size)
-    labels = np.where(raster.face < len(model.faces), np.uint8(Label.RIGHT_HAND), np.uint8(item.label))
-    return np.where(raster.face >= 0, labels, np.uint8(0))
+    vertices = np.concatenate([hand.vertices, item.mesh.vertices @ item.R.T + item.t])
+    faces = np.concatenate([model.faces, item.mesh.faces + len(hand.vertices)])
+    raster = rasterize(transform(T_camera_from_world, vertices), faces, K, size)
+    labels = np.where(np.arange(len(faces)) < len(model.faces), np.uint8(Label.RIGHT_HAND), np.uint8(item.label))
+    return label_map(raster.face, labels)
