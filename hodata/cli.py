@@ -22,7 +22,7 @@ EXIT_INTERRUPTED = 75
 _SHOWN = 12  # how many skipped items the screen lists; the manifest lists all
 
 SOURCES = ("freihand", "ho3d", "egohos", "egohands", "folder", "coco")
-SYNTH_SOURCES = ("freihand", "ho3d", "egohos", "egohands", "mano")
+SYNTH_SOURCES = ("freihand", "egohos", "egohands", "ho3d", "ho3d_v2", "mano", "ycb")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
