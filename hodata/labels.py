@@ -214,13 +214,14 @@ MEANINGS: dict[str, Meaning] = {
         Meaning(
             "hand-rendered",
             "a hand's mesh alone, drawn over whatever has none: a held object or the arm in front of it, and beside it "
-            "arm and object are background",
+            "arm and object are background; never scored",
             _sets(
                 background=(Label.BACKGROUND, Label.ARM, Label.OBJECT),
                 hand=(Label.HAND, Label.ARM, Label.OBJECT),
                 left_hand=(Label.LEFT_HAND, Label.LEFT_ARM, Label.OBJECT),
                 right_hand=(Label.RIGHT_HAND, Label.RIGHT_ARM, Label.OBJECT),
             ),
+            scored=False,
         ),
         Meaning(
             "hand-arm",
