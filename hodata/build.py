@@ -24,13 +24,13 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from hodata.errors import HodataError, PlanError, SampleError
+from hodata.errors import HodataError, PlanError, SampleError, Unannotated
 from hodata.labels import LABELS
 from hodata.plan import BuildOptions, BuildPlan, ShardPlan, build_key, make_plan
 from hodata.shards import FORMAT_VERSION
 from hodata.shards.index import IndexInfo, TarFacts, read_index, read_info, write_index
 from hodata.shards.manifest import read_manifest, write_manifest
-from hodata.shards.writer import ShardWriter
+from hodata.shards.writer import UNANNOTATED, ShardWriter, errors_in
 from hodata.sources.base import LeftOut, Source
 from hodata.splits import SPLITS
 
@@ -260,7 +260,7 @@ def _convert_all(
 
     finished(
         sum(len(shard.records) for shard in reused),
-        sum(len(read_info(folder / f"{shard.shard}.index").left_out) for shard in reused),
+        sum(errors_in(read_info(folder / f"{shard.shard}.index").left_out) for shard in reused),
     )
     if executor is None and (options.workers <= 1 or len(jobs) <= 1):
         for job in jobs:
@@ -300,7 +300,7 @@ def _die_with_parent() -> None:
 
 
 def _convert_shard(job: _Job) -> int:
-    """Write one shard; returns how many of its samples were skipped."""
+    """Write one shard; returns how many of its samples could not be converted."""
     with (
         _disk_errors(job.folder),
         ShardWriter(job.folder, job.shard.shard, job.info, job.source.licence, job.replace_existing) as writer,
@@ -313,15 +313,18 @@ def _convert_shard(job: _Job) -> int:
                         record.image,
                         f"holds {sample.image_kind} data, this build stores {job.image_kind}; rename it",
                     )
+            except Unannotated as error:
+                writer.leave_out(error.where, error.what, kind=UNANNOTATED)
+                continue
             except SampleError as error:
                 if not job.skip:
                     raise
                 writer.leave_out(error.where, error.what)
-                if 0 <= job.max_errors < writer.left_out:
-                    raise HodataError(_too_many(writer.left_out, job.max_errors)) from error
+                if 0 <= job.max_errors < writer.errors:
+                    raise HodataError(_too_many(writer.errors, job.max_errors)) from error
                 continue
             writer.add(sample, record, key=build_key(job.info.name, record.key), split=job.shard.split)
-    return writer.left_out
+    return writer.errors
 
 
 def _too_many(errors: int, limit: int) -> str:

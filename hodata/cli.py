@@ -21,8 +21,8 @@ EXIT_SKIPPED = 3
 EXIT_INTERRUPTED = 75
 _SHOWN = 12  # how many skipped items the screen lists; the manifest lists all
 
-SOURCES = ("freihand", "egohos", "egohands", "folder", "coco")
-SYNTH_SOURCES = ("freihand", "egohos", "egohands", "mano")
+SOURCES = ("freihand", "ho3d", "egohos", "egohands", "folder", "coco")
+SYNTH_SOURCES = ("freihand", "ho3d", "egohos", "egohands", "mano")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -117,7 +117,12 @@ def detect(path: Path, as_json: bool) -> None:
 @click.option(
     "--mano",
     type=click.Path(path_type=Path),
-    help="FreiHAND: MANO_RIGHT.pkl or its folder.  [default: $HODATA_ROOT/mano, then ./datasets/mano]",
+    help="FreiHAND, HO-3D: MANO_RIGHT.pkl or its folder.  [default: $HODATA_ROOT/mano, then ./datasets/mano]",
+)
+@click.option(
+    "--ycb",
+    type=click.Path(path_type=Path),
+    help="HO-3D: folder of the YCB-Video models.  [default: $HODATA_ROOT/ycb, then ./datasets/ycb]",
 )
 @click.option(
     "--masks",
@@ -125,6 +130,12 @@ def detect(path: Path, as_json: bool) -> None:
     default=None,
     help="FreiHAND: the authors' masks; drawn from the vertices, over held objects too; or void where these two "
     "differ.  [default: shipped]",
+)
+@click.option(
+    "--wrist-void",
+    type=click.Choice(["auto", "off"]),
+    default=None,
+    help="HO-3D: leave the pixels undecided where the hand model is cut open at the wrist.  [default: auto]",
 )
 @click.option("--name", help="File prefix and name in every table.  [default: the source's name]")
 @click.option(
@@ -156,7 +167,9 @@ def build(
     out: Path,
     root: Path | None,
     mano: Path | None,
+    ycb: Path | None,
     masks: str | None,
+    wrist_void: str | None,
     name: str | None,
     split_policy: str,
     workers: int | None,
@@ -180,12 +193,12 @@ def build(
     if max_errors is not None and on_error != "skip":
         raise click.UsageError("--max-errors goes with --on-error skip")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's stop is as good as Ctrl-C
-    chosen: dict[str, Any] = {
-        option: value for option, value in (("mano", mano), ("masks", masks)) if value is not None
-    }
-    if chosen and source != "freihand":
-        raise click.UsageError(f"--{next(iter(chosen))} goes with --source freihand")
-    dataset = source_class(source)(find_root(source, root), **chosen)
+    kind = source_class(source)
+    given = {"mano": mano, "ycb": ycb, "masks": masks, "wrist_void": wrist_void}
+    chosen: dict[str, Any] = {option: value for option, value in given.items() if value is not None}
+    for option in chosen.keys() - kind.option_names:
+        raise click.UsageError(f"--{option.replace('_', '-')} does not go with --source {source}")
+    dataset = kind(find_root(source, root), **chosen)
     options = BuildOptions(
         name=name or dataset.default_name,
         split_policy=split_policy,
@@ -220,13 +233,24 @@ def build(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Write a contact sheet (PNG).")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a self-contained page.")
-def inspect(shards: Sequence[str], as_json: bool, sheet: Path | None, html: Path | None) -> None:
+@click.option("--worst", type=click.IntRange(1), help="Put the N worst samples on the sheet, worst first; see --by.")
+@click.option(
+    "--by",
+    type=click.Choice(["joints", "corners", "silhouette", "seg"]),
+    help="What --worst goes by: mm of hand joints or object corners, IoU with shipped masks or segmentation.",
+)
+def inspect(
+    shards: Sequence[str], as_json: bool, sheet: Path | None, html: Path | None, worst: int | None, by: str | None
+) -> None:
     """Show what is in SHARDS: files, folders or quoted globs.
 
     \b
     hodata inspect shards/ --sheet sheet.png --html shards.html
+    hodata inspect shards/ --worst 50 --by joints --sheet worst.png
     """
-    from hodata.report import contact_sheet, html_page, inspect_summary, inspect_tables
+    if (worst is None) != (by is None):
+        raise click.UsageError("--worst N and --by go together")
+    from hodata.report import contact_sheet, html_page, inspect_summary, inspect_tables, worst_rows, worst_sheet
     from hodata.shards.reader import ShardIndex
 
     index = ShardIndex.open(shards)
@@ -241,8 +265,17 @@ def inspect(shards: Sequence[str], as_json: bool, sheet: Path | None, html: Path
             console.print(table)
     for name in index.incomplete:
         click.echo(f"note: the build {name!r} is not complete (no {name}.manifest.json); run it again", err=True)
+    if worst is not None and by is not None:
+        rows, values = worst_rows(index, by, worst)
+        if not as_json:
+            keys = index.column("key")[rows]
+            for key, value in zip(keys, values, strict=True):
+                click.echo(f"{value:10.4f}  {key}")
     if sheet:
-        contact_sheet(index, None, sheet)
+        if worst is not None and by is not None:
+            worst_sheet(index, by, worst, sheet)
+        else:
+            contact_sheet(index, None, sheet)
         click.echo(f"contact sheet: {sheet}", err=True)
     if html:
         html_page(index, html)

@@ -38,3 +38,7 @@ class PlanError(HodataError):
 
 class ShardError(HodataError):
     """A shard, index or manifest is damaged, incomplete or of an unknown format version."""
+
+
+class Unannotated(SampleError):
+    """A sample that the dataset itself leaves without annotation: counted and listed, and no reason to stop."""

@@ -117,6 +117,7 @@ class Sample:
     hands: list[Hand] = field(default_factory=list)
     objects: list[ObjectPose] = field(default_factory=list)
     instances: list[Instance] = field(default_factory=list)
+    subject: str = ""  # where only the annotation tells; it takes the place of the record's
     time_s: float = -1.0  # -1: unknown
     background: str = "real"  # real, green, composited
     pose: dict[str, Any] = field(default_factory=dict)
@@ -189,7 +190,7 @@ def sample_json(sample: Sample, record: Record, *, key: str, source: str, split:
         "camera": _compact(asdict(sample.camera)),
         "instant": record.instant,
         "time_s": sample.time_s,
-        "subject": record.subject,
+        "subject": sample.subject or record.subject,
         "view": record.view,
         "background": sample.background,
         "meaning": sample.meaning,

@@ -54,7 +54,7 @@ class IndexInfo:
         plan: what the plan depends on, readable, so that another plan's difference can be named.
         meanings: `Meaning.to_json` of every meaning the rows refer to.
         tars: the tars whose rows follow, in order.
-        left_out: samples of these tars that were skipped: [{what, why}].
+        left_out: samples of these tars that were left out: [{what, why, kind}].
     """
 
     name: str
@@ -125,7 +125,7 @@ def index_row(
         "frame": record.frame,
         "camera": sample.camera.id or record.camera,
         "instant": record.instant,
-        "subject": record.subject,
+        "subject": sample.subject or record.subject,
         "view": record.view,
         "width": width,
         "height": height,

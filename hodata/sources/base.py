@@ -72,6 +72,7 @@ class Source(ABC):
     citation: str
     url: str = ""
     version: str = ""
+    option_names: ClassVar[frozenset[str]] = frozenset()  # keyword arguments of the class that a user may give
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from hodata.errors import SampleError, SourceError
 from hodata.labels import MEANINGS, Meaning
@@ -71,6 +72,7 @@ class FreiHand(Source):
     )
     url = "https://lmb.informatik.uni-freiburg.de/projects/freihand/"
     version = "v2"
+    option_names: ClassVar[frozenset[str]] = frozenset({"masks", "mano"})
 
     def __init__(self, root: Path, masks: str = "shipped", mano: Path | None = None) -> None:
         super().__init__(root)
