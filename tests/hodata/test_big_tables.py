@@ -160,6 +160,10 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pyt
         table(path, ())
     with pytest.raises(SourceError, match=r"missing\.json: cannot be read"):
         table(tmp_path / "missing.json", ())
+    monkeypatch.setenv("HODATA_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(SourceError, match=r"folder\.json: cannot be read"):
+        table(tmp_path / "folder.json", ())
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
