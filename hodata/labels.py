@@ -213,13 +213,15 @@ MEANINGS: dict[str, Meaning] = {
         ),
         Meaning(
             "hand-rendered",
-            "a hand mesh to its wrist, drawn over held objects that have no mesh; arm and object are background",
+            "a hand's mesh alone, drawn over whatever has none: a held object or the arm in front of it, and beside it "
+            "arm and object are background; never scored",
             _sets(
                 background=(Label.BACKGROUND, Label.ARM, Label.OBJECT),
-                hand=(Label.HAND, Label.OBJECT),
-                left_hand=(Label.LEFT_HAND, Label.OBJECT),
-                right_hand=(Label.RIGHT_HAND, Label.OBJECT),
+                hand=(Label.HAND, Label.ARM, Label.OBJECT),
+                left_hand=(Label.LEFT_HAND, Label.LEFT_ARM, Label.OBJECT),
+                right_hand=(Label.RIGHT_HAND, Label.RIGHT_ARM, Label.OBJECT),
             ),
+            scored=False,
         ),
         Meaning(
             "hand-arm",

@@ -122,7 +122,7 @@ def _convert(
 ) -> None:
     longest = _ROW_BYTES + _NUMBER_BYTES * int(np.prod(row_shape, dtype=np.int64))
     count = 0
-    with path.open("rb") as file, copy.open("w+b") as out:
+    with _opened(path) as file, copy.open("w+b") as out:
         header = _write_header(out, 0, row_shape, dtype)
         try:
             for text in split_rows(file, longest, report):
@@ -138,6 +138,13 @@ def _convert(
             raise SourceError(f"{path}: has more rows than a table can hold")
         out.flush()
         os.fsync(out.fileno())
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def _write_header(out: BinaryIO, count: int, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:

@@ -5,8 +5,8 @@ version i // 32,560; masks and annotation rows exist for the base only.
 
 With MANO's faces the hand can also be rendered from its annotated vertices. `masks` says what is stored:
 * shipped: the authors' masks (green screen, hence "chroma"); evaluation: their segmap.
-* rendered: the mesh, to its wrist. Objects have no mesh, so it is drawn over what the hand holds: such masks have a
-  meaning of their own.
+* rendered: the mesh, to its wrist. Objects and arms have none, so it is drawn over what the hand holds, and over an arm
+  that comes from the camera: such masks have a meaning of their own.
 * agree: what both say; void where they differ, so neither the held object nor a shifted outline is taught as hand.
 """
 

@@ -113,7 +113,7 @@ def hand_instance(mask: NDArray[np.uint8], shipped: Mask | None, drawn: Mask | N
     hand = instance_of(mask == Label.RIGHT_HAND, int(Label.RIGHT_HAND))
     if drawn is not None:
         hand.amodal_rle = encode_rle(drawn)
-        # Held objects are in no mask and have no mesh: only the shipped mask knows what they hide.
+        # Held objects and arms have no mesh: only the shipped mask knows what they hide.
         hand.visible_fraction = 1.0 if shipped is None else share_inside(drawn, shipped)
     return hand
 

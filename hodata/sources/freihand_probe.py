@@ -64,7 +64,7 @@ def reach_behind_wrist(shipped: Mask, vertices: Array, K: Array, knuckle: Array,
         mesh: MANO's faces and wrist loop.
 
     Returns:
-        None where the arm would point at the camera or away from it, or the wrist is outside the picture.
+        None where the arm would point at the camera or away from it, or the wrist is outside the picture or larger.
     """
     loop = vertices[mesh.loop]
     center = loop.mean(axis=0)
@@ -73,7 +73,7 @@ def reach_behind_wrist(shipped: Mask, vertices: Array, K: Array, knuckle: Array,
     along = start - knuckle_px
     length = float(np.linalg.norm(along))
     straight = float(np.linalg.norm(center - knuckle) * K[0, 0] / center[2])
-    if not (np.isfinite(length) and length > 0.5 * straight):
+    if not (np.isfinite(length) and length > 0.5 * straight and 2 <= width <= max(shipped.shape)):
         return None
     along /= length
     # One row of samples for each pixel behind the wrist, half a wrist to either side.

@@ -91,8 +91,8 @@ class Tables:
 
         def report(read: int) -> None:
             nonlocal done
-            done += read
-            if progress and total >= LONG:
+            before, done = done, done + read
+            if progress and total >= LONG and done // _MB > before // _MB:
                 progress(done // _MB, total // _MB)
 
         for subset in SUBSETS:

@@ -50,7 +50,7 @@ def test_a_failed_probe_stops_before_the_first_byte(
 
 def test_what_a_probe_measured_is_told_with_the_plan(freihand_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    monkeypatch.setattr(FreiHand, "prepare", lambda self: order.append("prepare"))
+    monkeypatch.setattr(FreiHand, "prepare", lambda self, progress: order.append("prepare"))
     monkeypatch.setattr(FreiHand, "probe", lambda self, records: ["median residual 0.2 mm"])
     scan = FreiHand.scan
     monkeypatch.setattr(FreiHand, "scan", lambda self: (order.append("scan"), scan(self))[1])
