@@ -246,7 +246,7 @@ class HO3D(Source):
         frame = frame_of(self._models, meta, hand, where)
         drawn = draw(self._models, frame, meta.K, size, where)
         quality = dict(frame.quality)
-        if record.extra["seg"] and self._seg_colors is not None:
+        if record.extra["seg"] and hand is not None and self._seg_colors is not None:
             shipped = checks.read_seg(self.root / record.extra["seg"], record.extra["seg"])
             quality["iou_seg"] = round(checks.seg_iou(shipped, drawn.part, self._seg_colors), 4)
         sample = Sample(

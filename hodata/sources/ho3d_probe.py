@@ -47,7 +47,7 @@ class Probe:
             self._joints.append(checks.hand_residual_mm(meta, hand.joints, hand.vertices))
             if self._joints[-1] > checks.LIMIT_MM:
                 self._causes["hand joints"][checks.explain_hand(self._models.hand, meta)] += 1
-        if record.extra["seg"]:
+        if record.extra["seg"] and hand is not None:  # without a pose only half of it is drawn here
             shipped = checks.read_seg(self._root / record.extra["seg"], record.extra["seg"])
             frame = frame_of(self._models, meta, hand, record.image)
             _, _, size = read_image(self._root / record.image, record.image)
