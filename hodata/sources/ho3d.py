@@ -293,7 +293,10 @@ class HO3D(Source):
         if not self._has_truth:
             return None
         row = int(record.extra["row"])
-        vertices, xyz = (_mapped(self.root / name, shape)[row].astype(np.float64) for name, shape in _TABLES.items())
+        vertices, xyz = (
+            _mapped(self.root / name, shape, (self.root / name).stat().st_mtime_ns)[row].astype(np.float64)
+            for name, shape in _TABLES.items()
+        )
         if not (np.isfinite(vertices).all() and np.isfinite(xyz).all()):
             raise SampleError(record.image, f"row {row} of the evaluation tables holds nan or infinity")
         return PosedHand(vertices, ho3d_order(xyz, vertices))
@@ -310,7 +313,8 @@ class HO3D(Source):
 
 
 @lru_cache(maxsize=8)
-def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _mapped(path: Path, shape: tuple[int, ...], changed: int) -> NDArray[np.float32]:
+    """A table, mapped once in every process for each state of its file."""
     return table(path, shape, "<f4", finite=False)
 
 
