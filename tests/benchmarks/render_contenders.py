@@ -120,9 +120,8 @@ def embree_cast(scenes: list[Scene], build: bool) -> Draw:
     def caster(s: Scene) -> Any:
         faces = np.concatenate([s["f0"], s["f1"] + len(s["v0"])])
         mesh = trimesh.Trimesh(np.concatenate([s["v0"], s["v1"]]), faces, process=False)
-        u, v = np.meshgrid(
-            (np.arange(WIDTH) - s["K"][0, 2]) / s["K"][0, 0], (np.arange(HEIGHT) - s["K"][1, 2]) / s["K"][1, 1]
-        )
+        K = s["K"]
+        u, v = np.meshgrid((np.arange(WIDTH) - K[0, 2]) / K[0, 0], (np.arange(HEIGHT) - K[1, 2]) / K[1, 1])
         rays = np.stack([u, v, np.ones_like(u)], axis=-1).reshape(-1, 3)
         world = RayMeshIntersector(mesh)
         world.intersects_first(rays[:1] * 0, rays[:1])  # builds the tree
