@@ -168,7 +168,7 @@ def _take(plot: Plot) -> Take:
 def _best_grasp(stand: Stand, person: Person, lying: bool, rng: np.random.Generator) -> Grasp:
     """Of some ways to take the object the one that touches it most and enters it least."""
     best, best_score = None, -np.inf
-    for _ in range(10):
+    for _ in range(6):
         holds = stand.holds
         if lying:  # the forearm must be able to lie level, the palm must not look up
             holds = tuple(h for h in holds if abs(np.cross(h.thumb, h.inward)[2]) < 0.3 and h.inward[2] < 0.1)
@@ -252,7 +252,7 @@ def _world(plot: Plot, take: Take, frame: int) -> World:
     arm = pose_arm(take.person, "right", now.R, now.wrist, now.pose, elbow, folds)
     world.add_arm(take.person, "right", now.R, now.wrist, now.pose, arm, OWNER_SELF)
     hand = world.hands[0].vertices
-    gap = np.abs(take.stand.solid.distance((hand - now.t_object) @ now.R_object)).min()
+    gap = take.stand.skin.gap((hand - now.t_object) @ now.R_object)
     label = Label.OBJECT_RIGHT if gap <= TOUCH else Label.OBJECT
     world.add_object(take.stand.name, take.stand.solid.mesh, now.R_object, now.t_object, take.materials, label)
     _add_sitter(world, take, elbow)
@@ -313,11 +313,15 @@ def _room(plot: Plot, camera: int) -> NDArray[np.float32]:
     return appearance.backdrop(plot.stream("room", camera), (200, 266), 30)
 
 
+@lru_cache(maxsize=2)
+def _samples(plot: Plot) -> list[World]:
+    return [_world(plot, _take(plot), frame) for frame in _instants()]
+
+
 @lru_cache(maxsize=32)
 def camera_of(plot: Plot, number: int) -> tuple[Array, Array]:
     """T_camera_from_world and K of a camera from which hand and object are mostly seen in all frames."""
-    take, rng = _take(plot), plot.stream("camera", number)
-    worlds = [_world(plot, take, frame) for frame in _instants()]
+    worlds, rng = _samples(plot), plot.stream("camera", number)
     middle = np.mean([world.hands[0].joints[4] for world in worlds], axis=0)
     azimuth = np.radians((-15.0, -75.0, 45.0, -45.0, 20.0)[number])
     rise = np.radians((28.0, 24.0, 38.0, 50.0, 62.0)[number])
