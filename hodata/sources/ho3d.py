@@ -150,6 +150,10 @@ class HO3D(Source):
                 self._scan_subset(scan, subset, calibrated)
             else:
                 scan.notes.append(f"no folder {subset}")
+        if self.version == "v2":
+            scan.notes.append(
+                "PNG pictures take four times as long to read in training as JPEG; docs/datasets.md says how to convert"
+            )
         if any(record.subset == "evaluation" for record in scan.records) and not self._has_truth:
             scan.notes.append(
                 "no evaluation_verts.json and evaluation_xyz.json (the ground truth of 2024): evaluation frames are "
