@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from hodata.errors import SampleError, SourceError
 from hodata.labels import MEANINGS, Label, Meaning
-from hodata.pose.mano import VERTICES, find_mano
+from hodata.pose.mano import VERTICES
 from hodata.pose.wrist import wrist_band
 from hodata.sample import Camera, ObjectPose, Record, Sample, sample_key
 from hodata.sources import ho3d_checks as checks
-from hodata.sources.assets import find_ycb
+from hodata.sources.assets import find_mano, find_ycb
 from hodata.sources.base import Detection, LeftOut, Scan, Source, SplitRules
 from hodata.sources.big_tables import is_converted, table
 from hodata.sources.ho3d_frame import (
@@ -87,7 +87,7 @@ class HO3D(Source):
         self._has_truth = all((self.root / name).is_file() for name in _TABLES)
         needs_hand = self._has_truth or (self.root / "train").is_dir()
         self._models = Models(
-            find_mano(mano, "right") if needs_hand or mano is not None else None, find_ycb(ycb, self.root)
+            find_mano(mano, self.root) if needs_hand or mano is not None else None, find_ycb(ycb, self.root)
         )
         self._seg_colors: checks.SegColors | None = None  # until the probe has measured which channel is what
 
