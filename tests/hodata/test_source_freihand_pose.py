@@ -243,9 +243,11 @@ def test_the_command_takes_masks_and_mano(raw: Path, tmp_path: Path) -> None:
 # ---- bad input ----
 
 
-def test_what_rendering_needs_is_named(broken: Path) -> None:
-    with pytest.raises(SourceError, match=r"MANO_RIGHT\.pkl: not found"):
-        FreiHand(broken / "freihand", masks="rendered")
+def test_what_rendering_needs_is_named(broken: Path, tmp_path: Path) -> None:
+    alone = shutil.copytree(broken / "freihand", tmp_path / "elsewhere/freihand")
+    with pytest.raises(SourceError, match=r"MANO_RIGHT\.pkl was not found in .*--mano DIR"):
+        FreiHand(alone, masks="rendered")
+    assert FreiHand(broken / "freihand", masks="rendered").masks == "rendered", "found beside the dataset"
     (broken / "mano/models/MANO_LEFT.pkl").replace(broken / "mano/models/MANO_RIGHT.pkl")
     with pytest.raises(SourceError, match="is the left hand"):
         opened(broken, "shipped")
@@ -267,8 +269,8 @@ def test_missing_tables_are_named(broken: Path) -> None:
     assert "nothing was probed: no picture has a mask and rows in training_K.json" in note
 
 
-def test_without_mano_the_probe_says_how_to_get_one(raw: Path) -> None:
-    source = FreiHand(raw / "freihand")
+def test_without_mano_the_probe_says_how_to_get_one(raw: Path, tmp_path: Path) -> None:
+    source = FreiHand(shutil.copytree(raw / "freihand", tmp_path / "elsewhere/freihand"))
     source.prepare()
     (note,) = source.probe(source.scan().records)
     assert "nothing was probed" in note and "--mano DIR" in note
