@@ -140,9 +140,8 @@ class ManoModel:
         return turned, placed
 
 
-@lru_cache(maxsize=4)
 def load_mano(path: Path, side: str = "right", *, mend_left: bool = True) -> ManoModel:
-    """Read MANO_RIGHT.pkl or MANO_LEFT.pkl as its authors ship it, without chumpy; cached for each process.
+    """Read MANO_RIGHT.pkl or MANO_LEFT.pkl as its authors ship it, without chumpy; an unchanged file is read once.
 
     Args:
         path: the file.
@@ -156,8 +155,17 @@ def load_mano(path: Path, side: str = "right", *, mend_left: bool = True) -> Man
     if side not in SIDES:
         raise ValueError(f"side must be left or right, not {side!r}")
     try:
-        if path.stat().st_size > MAX_MODEL_BYTES:
-            raise SourceError(f"{path}: is {path.stat().st_size:,} bytes long; MANO_RIGHT.pkl has 3,821,356")
+        facts = path.stat()
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if facts.st_size > MAX_MODEL_BYTES:
+        raise SourceError(f"{path}: is {facts.st_size:,} bytes long; MANO_RIGHT.pkl has 3,821,356")
+    return _load(path, side, mend_left, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _load(path: Path, side: str, mend_left: bool, changed: int) -> ManoModel:
+    try:
         data = load_pickle(path.read_bytes(), str(path), model=True)
     except SampleError as error:
         raise SourceError(str(error)) from error

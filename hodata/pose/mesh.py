@@ -42,9 +42,8 @@ class Mesh:
         return np.stack([self.vertices.min(axis=0), self.vertices.max(axis=0)])
 
 
-@lru_cache(maxsize=64)
 def read_mesh(path: Path) -> Mesh:
-    """Read a mesh file as it is: no centring, scaling or merging of vertices; cached for each process.
+    """Read a mesh file as it is: no centring, scaling or merging of vertices; an unchanged file is read once.
 
     Args:
         path: OBJ (`f a/b/c` as in YCB-Video's `textured_simple.obj`), PLY, STL or OFF. Materials and textures are
@@ -53,13 +52,22 @@ def read_mesh(path: Path) -> Mesh:
     Raises:
         SourceError: missing, too large, no triangle mesh, or coordinates that are not finite.
     """
-    import trimesh
-
     if path.suffix.lower() not in SUFFIXES:
         raise SourceError(f"{path}: is no mesh file of a known kind ({', '.join(SUFFIXES)})")
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise SourceError(f"{path}: is {path.stat().st_size:,} bytes long, over the limit of {MAX_BYTES:,}")
+        facts = path.stat()
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if facts.st_size > MAX_BYTES:
+        raise SourceError(f"{path}: is {facts.st_size:,} bytes long, over the limit of {MAX_BYTES:,}")
+    return _read(path, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, changed: int) -> Mesh:
+    import trimesh
+
+    try:
         data = path.read_bytes()
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error

@@ -393,8 +393,8 @@ def test_one_bad_frame_is_named_or_counted(
 def test_hostile_metas_are_refused_and_named(trees: Trees, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     root = trees.copy(tmp_path / "tree")
-    path = sorted((root / "train").glob("GPMF10/meta/*.pkl"))[0]
-    path.write_bytes(b"cposix\nsystem\n(S'touch hodata_was_run'\ntR.")
+    listed = next(record for record in trees.source(root=root).scan().records if record.sequence == "GPMF10")
+    (root / listed.extra["meta"]).write_bytes(b"cposix\nsystem\n(S'touch hodata_was_run'\ntR.")
     with pytest.raises(SampleError, match=r"GPMF10/meta/\d+\.pkl: names posix\.system"):
         build(trees.source(root=root), tmp_path / "out", BuildOptions("x"))
     assert not (tmp_path / "hodata_was_run").exists()
