@@ -18,8 +18,9 @@ import numpy as np
 from hodata.errors import ShardError
 from hodata.labels import LABELS, is_legal
 from hodata.shards.index import MEMBERS, TarFacts
+from hodata.shards.locate import find_shards, read_own_index
 from hodata.shards.manifest import read_manifest
-from hodata.shards.reader import ShardIndex, find_shards, read_own_index
+from hodata.shards.reader import ShardIndex
 from hodata.shards.writer import BLOCK
 
 _SUFFIXES = {"mask": "mask.png", "json": "json"}
