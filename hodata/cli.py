@@ -186,22 +186,44 @@ def build(
         sys.exit(EXIT_SKIPPED)
 
 
+_where = click.option(
+    "--where", default="", metavar="EXPRESSION", help="Only samples for which this holds: \"source = 'ho3d' and held\"."
+)
+_exclude = click.option(
+    "--exclude",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A text file of keys to leave out, one a line; may be repeated.",
+)
+
+
 @cli.command()
 @click.argument("shards", nargs=-1, required=True)
+@_where
+@_exclude
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Write a contact sheet (PNG).")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a self-contained page.")
-def inspect(shards: Sequence[str], as_json: bool, sheet: Path | None, html: Path | None) -> None:
+def inspect(
+    shards: Sequence[str], where: str, exclude: Sequence[Path], as_json: bool, sheet: Path | None, html: Path | None
+) -> None:
     """Show what is in SHARDS: files, folders or quoted globs.
 
     \b
     hodata inspect shards/ --sheet sheet.png --html shards.html
+    hodata inspect shards/ --where "split = 'test' and pixels_hand < 2000" --sheet small-hands.png
     """
     from hodata.report import contact_sheet, html_page, inspect_summary, inspect_tables
     from hodata.shards.reader import ShardIndex
+    from hodata.shards.select import Selector, select_rows
 
+    selector = Selector.of(where, exclude)
     index = ShardIndex.open(shards)
-    summary = inspect_summary(index)
+    selected = select_rows(index, selector) if selector else None
+    rows = selected.rows if selected else None
+    for note in selected.notes if selected else ():
+        click.echo(f"note: {_plain(note)}", err=True)
+    summary = inspect_summary(index, rows)
     if as_json:
         _print_json(summary)
     else:
@@ -213,10 +235,10 @@ def inspect(shards: Sequence[str], as_json: bool, sheet: Path | None, html: Path
     for name in index.incomplete:
         click.echo(f"note: the build {name!r} is not complete (no {name}.manifest.json); run it again", err=True)
     if sheet:
-        contact_sheet(index, None, sheet)
+        contact_sheet(index, rows, sheet)
         click.echo(f"contact sheet: {sheet}", err=True)
     if html:
-        html_page(index, html)
+        html_page(index, html, rows=rows)
         click.echo(f"page: {html}", err=True)
 
 
@@ -361,7 +383,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except HodataError as error:
         click.echo(f"error: {_plain(str(error))}", err=True)
-        sys.exit(1)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,11 @@ class Selector:
     where: str = ""
     exclude: frozenset[str] = frozenset()
 
+    @classmethod
+    def of(cls, where: str, files: Iterable[Path]) -> Selector:
+        """From the options --where and --exclude; raises as the class and `read_keys`."""
+        return cls(where, frozenset(key for path in files for key in read_keys(path)))
+
     def __post_init__(self) -> None:
         _ = self._condition
 
@@ -71,16 +76,12 @@ class Selected:
     notes: list[str] = field(default_factory=list)
 
 
-def select_rows(
-    index: ShardIndex, *, where: str = "", exclude: Iterable[str] = (), split: str | None = None
-) -> Selected:
-    """The rows that an expression and a split allow, without those of some keys.
+def select_rows(index: ShardIndex, selector: Selector, split: str | None = None) -> Selected:
+    """The rows that a selector and a split allow.
 
     Raises:
-        WhereError: the expression is wrong.
         EmptySelectionError: no row is left; says how many each part left.
     """
-    selector = Selector(where, frozenset(exclude))
     parts = selector.masks(index.arrow, len(index))
     if split is not None:
         parts[f"split {split}"] = index.where_equal("split", split)

@@ -114,9 +114,9 @@ def timed(folder: Path) -> dict[str, float]:
     lap("open")
     train = index.select(split="train")
     lap("select(split=train)")
-    from hodata.shards.select import select_rows
+    from hodata.shards.select import Selector, select_rows
 
-    chosen = select_rows(index, where=EXPRESSION)
+    chosen = select_rows(index, Selector(EXPRESSION))
     lap("select_rows(where)")
     index.data_hash(train)
     lap("data_hash of train")
