@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,7 +70,7 @@ def open_shards(paths: Sequence[Path]) -> list[OpenShard]:
             merged[whole] = _places(whole) if whole.exists() else {}
         shard = merged[whole].get(path.name) or _places(own_index(path), path.name)[path.name]
         _check_size(path, shard.facts)
-        found.append(shard)
+        found.append(replace(shard, path=path))  # an index in the cache lies elsewhere
     return found
 
 

@@ -67,7 +67,8 @@ class ShardIndex:
                 one meaning's name with two definitions.
         """
         index = cls(open_shards(find_shards([patterns] if isinstance(patterns, str | Path) else patterns)))
-        index._refuse_duplicates()
+        if may_share_keys(index._stretches):
+            index.refuse_duplicates()
         index._require_meanings()
         return index
 
@@ -128,11 +129,10 @@ class ShardIndex:
         """Reads members of these rows; pickles, and opens its files anew in every process."""
         return SampleReader(self)
 
-    def _refuse_duplicates(self) -> None:
+    def refuse_duplicates(self) -> None:
+        """Raise ShardError where two rows have one key. `open` reads the keys only where that can be."""
         import pyarrow.compute as pc
 
-        if not may_share_keys(self._stretches):
-            return
         keys = self.arrow("key")
         if pc.count_distinct(keys).as_py() == len(keys):
             return
@@ -143,6 +143,7 @@ class ShardIndex:
                 raise ShardError(
                     f"key {key!r} stands in {seen[key]} and in {path}: one dataset was built twice into this "
                     "selection; leave one of them out"
+                    + (" (or index with --prefix-keys, if these are different samples)" if self.foreign else "")
                 )
             seen[key] = path
 

@@ -16,8 +16,7 @@ from hodata.errors import PlanError
 from hodata.sample import Record, Sample, sample_json
 from hodata.shards.index import IndexInfo, Member, TarFacts, index_row, sync, write_index
 from hodata.shards.png import encode_mask
-
-BLOCK = 512
+from hodata.shards.tars import BLOCK
 
 
 class ShardWriter:
