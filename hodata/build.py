@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
-import json
 import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
@@ -26,84 +24,15 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from hodata.errors import HodataError, PlanError, SampleError, SourceError
+from hodata.errors import HodataError, PlanError, SampleError, Unannotated
 from hodata.labels import LABELS
-from hodata.sample import Record
+from hodata.plan import BuildOptions, BuildPlan, ShardPlan, build_key, make_plan
 from hodata.shards import FORMAT_VERSION
 from hodata.shards.index import IndexInfo, TarFacts, read_index, read_info, write_index
 from hodata.shards.manifest import read_manifest, write_manifest
-from hodata.shards.writer import ShardWriter
-from hodata.sources.base import LeftOut, Scan, Source
-from hodata.splits import SPLITS, SplitPlan, assign_splits, leak_report
-
-SAMPLES_PER_SHARD = 1000
-_SALT = "hodata-order-1"
-_MAX_KEY = 88  # USTAR names end at 100 characters, the longest suffix is `.mask.png`
-_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """What a user may choose; everything here but `workers`, `overwrite` and error handling is part of the plan.
-
-    Args:
-        name: file prefix and the source's name in every table; `[a-z0-9_]+`.
-        split_policy: clean, official or group.
-        samples_per_shard: at least 1.
-        limit: at most so many samples, spread over the dataset by hash; 0: all.
-        on_error: `fail` stops at the first sample that cannot be converted, `skip` lists it and goes on.
-        max_errors: with `skip`, stop when more samples than this fail; -1: never.
-        overwrite: replace a build of this name made from another plan.
-        workers: processes; 1 converts in this process.
-    """
-
-    name: str
-    split_policy: str = "clean"
-    samples_per_shard: int = SAMPLES_PER_SHARD
-    limit: int = 0
-    on_error: str = "fail"
-    max_errors: int = -1
-    overwrite: bool = False
-    workers: int = 1
-
-    def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise HodataError(
-                f"--name {self.name!r}: use up to 64 lower-case letters, digits and underscores (it prefixes keys)"
-            )
-        if self.samples_per_shard < 1:
-            raise HodataError(f"--samples-per-shard is {self.samples_per_shard}; it must be at least 1")
-
-
-@dataclass(frozen=True)
-class ShardPlan:
-    """One shard of a plan: its file name without suffix, its split, its records in order."""
-
-    shard: str
-    split: str
-    records: tuple[Record, ...]
-
-
-@dataclass
-class BuildPlan:
-    """Everything that is known before the first image is opened."""
-
-    name: str
-    shards: list[ShardPlan]
-    splits: SplitPlan
-    description: dict[str, Any]  # readable; its hash is `hash`
-    left_out: list[LeftOut]
-    notes: list[str]
-    leaks: dict[str, int]
-
-    @property
-    def hash(self) -> str:
-        """sha256 (hex) of the description: another plan, another hash."""
-        return hashlib.sha256(_canonical(self.description)).hexdigest()
-
-    @property
-    def samples(self) -> int:
-        return sum(len(shard.records) for shard in self.shards)
+from hodata.shards.writer import UNANNOTATED, ShardWriter, errors_in
+from hodata.sources.base import LeftOut, Source
+from hodata.splits import SPLITS
 
 
 @dataclass
@@ -133,41 +62,6 @@ class BuildReport:
 
 
 Progress = Callable[[int, int], None]  # samples done, samples in all
-
-
-def make_plan(source: Source, options: BuildOptions) -> BuildPlan:
-    """Scan the raw dataset and lay out every shard.
-
-    Raises:
-        SourceError: nothing usable in the folder, or two samples with one key.
-    """
-    scan = _with_valid_names(source.scan())
-    if not scan.records:
-        reasons = "".join(f"\n  {item.what}: {item.why}" for item in scan.left_out[:10])
-        raise SourceError(f"{source.root}: {source.title} was recognised, but no sample can be used{reasons}")
-    splits = assign_splits(scan.records, source.split_rules, options.split_policy)
-    chosen = [record for record in scan.records if record.key in splits.split_of]
-    keys = {record.key: build_key(options.name, record.key) for record in scan.records}
-    _refuse_duplicates(scan.records, keys)
-    chosen.sort(key=lambda record: _order(keys[record.key]))
-    if options.limit:
-        chosen = chosen[: options.limit]
-    shards = []
-    for split in SPLITS:
-        members = [record for record in chosen if splits.split_of[record.key] == split]
-        for number, start in enumerate(range(0, len(members), options.samples_per_shard)):
-            part = tuple(members[start : start + options.samples_per_shard])
-            shards.append(ShardPlan(f"{options.name}-{split}-{number:06d}", split, part))
-    description = _describe(source, options, shards, keys)
-    return BuildPlan(
-        name=options.name,
-        shards=shards,
-        splits=splits,
-        description=description,
-        left_out=sorted(scan.left_out, key=lambda item: item.what),
-        notes=[*scan.notes, *splits.notes],
-        leaks=leak_report(chosen, splits.split_of),
-    )
 
 
 def build(
@@ -203,87 +97,6 @@ def build(
             _prepare_folder(folder, plan, options)
             reused = _convert_all(source, folder, plan, options, executor, progress)
             return _commit(source, folder, plan, reused)
-
-
-def build_key(name: str, key: str) -> str:
-    """The key of a sample in the shards: the build's name, then the record's key, at most 88 characters."""
-    full = f"{name}_{key}"
-    if len(full) <= _MAX_KEY:
-        return full
-    return f"{full[: _MAX_KEY - 17]}-{hashlib.sha256(full.encode()).hexdigest()[:16]}"
-
-
-# ---- plan ----
-
-
-def _with_valid_names(scan: Scan) -> Scan:
-    """Leave out files whose names are not UTF-8: neither a manifest nor a Parquet file can hold them."""
-    records, left_out = [], list(scan.left_out)
-    for record in scan.records:
-        if _as_text(record.image + record.mask) == record.image + record.mask:
-            records.append(record)
-        else:
-            left_out.append(LeftOut(record.image, "its name is not valid UTF-8; rename it"))
-    return Scan(records, [LeftOut(_as_text(item.what), _as_text(item.why)) for item in left_out], scan.notes)
-
-
-def _as_text(name: str) -> str:
-    """`name` with backslash escapes where it cannot be encoded."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
-def _order(key: str) -> bytes:
-    # Neighbouring video frames end up in different shards, so that even a small shuffle buffer mixes recordings.
-    return hashlib.sha256(f"{_SALT}|{key}".encode()).digest()
-
-
-def _refuse_duplicates(records: Sequence[Record], keys: Mapping[str, str]) -> None:
-    seen: dict[str, str] = {}
-    for record in records:
-        key = keys[record.key]
-        if key in seen:
-            raise SourceError(f"{seen[key]} and {record.image} both get the key {key!r}; rename one of them")
-        seen[key] = record.image
-
-
-def _describe(
-    source: Source, options: BuildOptions, shards: Sequence[ShardPlan], keys: Mapping[str, str]
-) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    kinds = {Path(record.image).suffix.lower().replace("jpeg", "jpg") for shard in shards for record in shard.records}
-    if len(kinds) > 1:
-        raise SourceError(
-            f"{source.root}: images are of several kinds ({', '.join(sorted(kinds))}); one build holds one kind: "
-            "convert them, or build each kind from a folder of its own"
-        )
-    for shard in shards:
-        for record in shard.records:
-            digest.update(
-                f"{keys[record.key]}\t{shard.split}\t{record.group}\t{record.image}\t{record.mask}\n".encode()
-            )
-    samples = Counter({shard.split: 0 for shard in shards})
-    for shard in shards:
-        samples[shard.split] += len(shard.records)
-    return {
-        "format_version": FORMAT_VERSION,
-        "name": options.name,
-        "source": source.name,
-        "dataset_version": source.version,
-        "options": {
-            "split_policy": options.split_policy,
-            "samples_per_shard": options.samples_per_shard,
-            "limit": options.limit,
-            **source.options(),
-        },
-        "meanings": [meaning.to_json() for meaning in source.meanings],
-        "samples": dict(samples),
-        "image_kind": next(iter(kinds)).lstrip("."),
-        "keys_sha256": digest.hexdigest(),
-    }
-
-
-def _canonical(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 # ---- folder ----
@@ -447,7 +260,7 @@ def _convert_all(
 
     finished(
         sum(len(shard.records) for shard in reused),
-        sum(len(read_info(folder / f"{shard.shard}.index").left_out) for shard in reused),
+        sum(errors_in(read_info(folder / f"{shard.shard}.index").left_out) for shard in reused),
     )
     if executor is None and (options.workers <= 1 or len(jobs) <= 1):
         for job in jobs:
@@ -487,7 +300,7 @@ def _die_with_parent() -> None:
 
 
 def _convert_shard(job: _Job) -> int:
-    """Write one shard; returns how many of its samples were skipped."""
+    """Write one shard; returns how many of its samples could not be converted."""
     with (
         _disk_errors(job.folder),
         ShardWriter(job.folder, job.shard.shard, job.info, job.source.licence, job.replace_existing) as writer,
@@ -500,15 +313,18 @@ def _convert_shard(job: _Job) -> int:
                         record.image,
                         f"holds {sample.image_kind} data, this build stores {job.image_kind}; rename it",
                     )
+            except Unannotated as error:
+                writer.leave_out(error.where, error.what, kind=UNANNOTATED)
+                continue
             except SampleError as error:
                 if not job.skip:
                     raise
                 writer.leave_out(error.where, error.what)
-                if 0 <= job.max_errors < writer.left_out:
-                    raise HodataError(_too_many(writer.left_out, job.max_errors)) from error
+                if 0 <= job.max_errors < writer.errors:
+                    raise HodataError(_too_many(writer.errors, job.max_errors)) from error
                 continue
             writer.add(sample, record, key=build_key(job.info.name, record.key), split=job.shard.split)
-    return writer.left_out
+    return writer.errors
 
 
 def _too_many(errors: int, limit: int) -> str:

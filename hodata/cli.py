@@ -22,9 +22,18 @@ EXIT_SKIPPED = 3
 EXIT_INTERRUPTED = 75
 _SHOWN = 12  # how many skipped items the screen lists; the manifest lists all
 
-SOURCES = ("freihand", "egohos", "egohands", "folder", "coco")
-SYNTH_SOURCES = ("freihand", "egohos", "egohands")
-MEANINGS = ("exact", "egohos", "hand-wrist", "hand-arm", "hand-object-wrist", "hand-object-arm")
+MEANINGS = (
+    "exact",
+    "egohos",
+    "hand-wrist",
+    "hand-rendered",
+    "hand-arm",
+    "hand-object-wrist",
+    "object-amodal",
+    "hand-object-arm",
+)
+SOURCES = ("freihand", "ho3d", "egohos", "egohands", "folder", "coco")
+SYNTH_SOURCES = ("freihand", "egohos", "egohands", "ho3d", "ho3d_v2", "mano", "ycb")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -71,7 +80,16 @@ def synth(out: Path, source: str, frames: int, seed: int, workers: int | None, a
         _print_json(facts)
         return
     for name in names:
-        click.echo(f"{out / name}: build it with  hodata build --source {name} --root {out / name} --out shards/")
+        click.echo(f"{out / name}: {_use_of(name, out)}")
+
+
+def _use_of(name: str, out: Path) -> str:
+    """What to do with a miniature."""
+    if name in ("mano", "ycb"):
+        return f"goes with  hodata build --source ho3d ... --{name} {out / name}"
+    models = f" --mano {out / 'mano'} --ycb {out / 'ycb'}" if name.startswith("ho3d") else ""
+    source = "ho3d" if name.startswith("ho3d") else name
+    return f"build it with  hodata build --source {source} --root {out / name}{models} --out shards/"
 
 
 @cli.command()
@@ -107,6 +125,29 @@ def detect(path: Path, as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="The raw dataset.  [default: $HODATA_ROOT/<source>, then ./datasets/<source>]",
 )
+@click.option(
+    "--mano",
+    type=click.Path(path_type=Path),
+    help="FreiHAND, HO-3D: MANO_RIGHT.pkl or its folder.  [default: $HODATA_ROOT/mano, then ./datasets/mano]",
+)
+@click.option(
+    "--ycb",
+    type=click.Path(path_type=Path),
+    help="HO-3D: folder of the YCB-Video models.  [default: $HODATA_ROOT/ycb, then ./datasets/ycb]",
+)
+@click.option(
+    "--masks",
+    type=click.Choice(["shipped", "rendered", "agree"]),
+    default=None,
+    help="FreiHAND: the authors' masks; drawn from the vertices, over held objects too; or void where these two "
+    "differ.  [default: shipped]",
+)
+@click.option(
+    "--wrist-void",
+    type=click.Choice(["auto", "off"]),
+    default=None,
+    help="HO-3D: leave the pixels undecided where the hand model is cut open at the wrist.  [default: auto]",
+)
 @click.option("--name", help="File prefix and name in every table.  [default: the source's name]")
 @click.option(
     "--split-policy",
@@ -136,6 +177,10 @@ def build(
     source: str,
     out: Path,
     root: Path | None,
+    mano: Path | None,
+    ycb: Path | None,
+    masks: str | None,
+    wrist_void: str | None,
     name: str | None,
     split_policy: str,
     workers: int | None,
@@ -159,7 +204,12 @@ def build(
     if max_errors is not None and on_error != "skip":
         raise click.UsageError("--max-errors goes with --on-error skip")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's stop is as good as Ctrl-C
-    dataset = source_class(source)(find_root(source, root))
+    kind = source_class(source)
+    given = {"mano": mano, "ycb": ycb, "masks": masks, "wrist_void": wrist_void}
+    chosen: dict[str, Any] = {option: value for option, value in given.items() if value is not None}
+    for option in chosen.keys() - kind.option_names:
+        raise click.UsageError(f"--{option.replace('_', '-')} does not go with --source {source}")
+    dataset = kind(find_root(source, root), **chosen)
     options = BuildOptions(
         name=name or dataset.default_name,
         split_policy=split_policy,
@@ -170,7 +220,8 @@ def build(
         overwrite=overwrite,
         workers=workers or default_workers(),
     )
-    plan = make_plan(dataset, options)
+    with _progress("reading tables", "MB") as progress:
+        plan = make_plan(dataset, options, progress)
     if dry_run:
         _print_plan(plan, out, as_json)
         return
@@ -206,16 +257,32 @@ _exclude = click.option(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Write a contact sheet (PNG).")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a self-contained page.")
+@click.option("--worst", type=click.IntRange(1), help="Put the N worst samples on the sheet, worst first; see --by.")
+@click.option(
+    "--by",
+    type=click.Choice(["joints", "corners", "silhouette", "seg"]),
+    help="What --worst goes by: mm of hand joints or object corners, IoU with shipped masks or segmentation.",
+)
 def inspect(
-    shards: Sequence[str], where: str, exclude: Sequence[Path], as_json: bool, sheet: Path | None, html: Path | None
+    shards: Sequence[str],
+    where: str,
+    exclude: Sequence[Path],
+    as_json: bool,
+    sheet: Path | None,
+    html: Path | None,
+    worst: int | None,
+    by: str | None,
 ) -> None:
     """Show what is in SHARDS: files, folders or quoted globs.
 
     \b
     hodata inspect shards/ --sheet sheet.png --html shards.html
     hodata inspect shards/ --where "split = 'test' and pixels_hand < 2000" --sheet small-hands.png
+    hodata inspect shards/ --worst 50 --by joints --sheet worst.png
     """
-    from hodata.report import contact_sheet, html_page, inspect_summary, inspect_tables
+    if (worst is None) != (by is None):
+        raise click.UsageError("--worst N and --by go together")
+    from hodata.report import contact_sheet, html_page, inspect_summary, inspect_tables, worst_rows, worst_sheet
     from hodata.shards.reader import ShardIndex
     from hodata.shards.select import Selector, select_rows
 
@@ -236,8 +303,17 @@ def inspect(
             console.print(table)
     for name in index.incomplete:
         click.echo(f"note: the build {name!r} is not complete (no {name}.manifest.json); run it again", err=True)
+    if worst is not None and by is not None:
+        found, values = worst_rows(index, by, worst, rows)
+        if not as_json:
+            keys = index.column("key")[found]
+            for key, value in zip(keys, values, strict=True):
+                click.echo(f"{value:10.4f}  {key}")
     if sheet:
-        contact_sheet(index, rows, sheet)
+        if worst is not None and by is not None:
+            worst_sheet(index, by, worst, sheet, rows=rows)
+        else:
+            contact_sheet(index, rows, sheet)
         click.echo(f"contact sheet: {sheet}", err=True)
     if html:
         html_page(index, html, rows=rows)

@@ -50,3 +50,7 @@ class WhereError(HodataError):
 
 class EmptySelectionError(HodataError):
     """No sample is left of a selection; its text says how many each part left."""
+
+
+class Unannotated(SampleError):
+    """A sample that the dataset itself leaves without annotation: counted and listed, and no reason to stop."""

@@ -131,11 +131,13 @@ class Meaning:
         name: how JSON members and index rows refer to it.
         description: one sentence for people.
         sets: stored label -> labels it may be; a label that is not listed means itself.
+        scored: whether such masks may judge a model; False where most of a picture is left open.
     """
 
     name: str
     description: str
     sets: Mapping[Label, frozenset[Label]] = field(default_factory=dict)
+    scored: bool = True
 
     def labels_of(self, stored: Label) -> frozenset[Label]:
         """The labels a pixel stored as `stored` may have (VOID: any)."""
@@ -157,6 +159,7 @@ class Meaning:
                 stored.label_name: [label.label_name for label in sorted(labels)]
                 for stored, labels in sorted(self.sets.items())
             },
+            "scored": self.scored,
         }
 
     @classmethod
@@ -169,7 +172,7 @@ class Meaning:
         name, sets = data.get("name"), data.get("sets")
         if not isinstance(name, str) or not isinstance(sets, Mapping):
             raise ValueError(f"a meaning needs `name` and `sets`, found {sorted(data)}")
-        return cls(name, str(data.get("description", "")), parse_sets(sets))
+        return cls(name, str(data.get("description", "")), parse_sets(sets), data.get("scored", True) is not False)
 
 
 def parse_sets(sets: Mapping[str, Iterable[str]]) -> dict[Label, frozenset[Label]]:
@@ -209,6 +212,18 @@ MEANINGS: dict[str, Meaning] = {
             _sets(background=(Label.BACKGROUND, Label.ARM, Label.OBJECT)),
         ),
         Meaning(
+            "hand-rendered",
+            "a hand's mesh alone, drawn over whatever has none: a held object or the arm in front of it, and beside it "
+            "arm and object are background; never scored",
+            _sets(
+                background=(Label.BACKGROUND, Label.ARM, Label.OBJECT),
+                hand=(Label.HAND, Label.ARM, Label.OBJECT),
+                left_hand=(Label.LEFT_HAND, Label.LEFT_ARM, Label.OBJECT),
+                right_hand=(Label.RIGHT_HAND, Label.RIGHT_ARM, Label.OBJECT),
+            ),
+            scored=False,
+        ),
+        Meaning(
             "hand-arm",
             "hand with arm and sleeve; objects are drawn as background",
             _sets(
@@ -222,6 +237,16 @@ MEANINGS: dict[str, Meaning] = {
             "hand-object-wrist",
             "hand to the wrist and every touched object; the arm is drawn as background",
             _sets(background=(Label.BACKGROUND, Label.ARM)),
+        ),
+        Meaning(
+            "object-amodal",
+            "the whole object is drawn, no hand: an object pixel near the hand may be a finger in front of it (HO-3D "
+            "evaluation without hand poses); never scored",
+            _sets(
+                background=(Label.BACKGROUND, Label.ARM, Label.RIGHT_HAND),
+                object_right=(Label.OBJECT, Label.RIGHT_HAND),
+            ),
+            scored=False,
         ),
         Meaning(
             "hand-object-arm",

@@ -27,7 +27,7 @@ class Record:
         mask: path of the mask, relative to the root; empty where the mask comes from elsewhere.
         tags: what is cheaply known to be in the picture (object names, labels); a split never takes the last
             training group of a tag away.
-        mask_origin: human, polygon, chroma, rendered or `model:<which>`.
+        mask_origin: human, polygon, chroma, rendered, chroma+rendered (what both say) or `model:<which>`.
         extra: what `load` needs to know besides (row numbers); must pickle and stay small.
     """
 
@@ -117,6 +117,7 @@ class Sample:
     hands: list[Hand] = field(default_factory=list)
     objects: list[ObjectPose] = field(default_factory=list)
     instances: list[Instance] = field(default_factory=list)
+    subject: str = ""  # where only the annotation tells; it takes the place of the record's
     time_s: float = -1.0  # -1: unknown
     background: str = "real"  # real, green, composited
     pose: dict[str, Any] = field(default_factory=dict)
@@ -143,6 +144,13 @@ def instance_of(pixels: NDArray[np.bool_], label: int, owner: str = "unknown") -
         return Instance(label, [0, 0, -1, -1], 0, owner)
     box = [int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])]
     return Instance(label, box, int(np.count_nonzero(pixels)), owner)
+
+
+def encode_rle(pixels: NDArray[np.bool_]) -> str:
+    """COCO's compressed run lengths (column by column) of bool [H, W], as `Instance.amodal_rle` stores them."""
+    from pycocotools import mask as coco_mask
+
+    return str(coco_mask.encode(np.asfortranarray(pixels, dtype=np.uint8))["counts"].decode("ascii"))
 
 
 def sample_key(*parts: str) -> str:
@@ -182,7 +190,7 @@ def sample_json(sample: Sample, record: Record, *, key: str, source: str, split:
         "camera": _compact(asdict(sample.camera)),
         "instant": record.instant,
         "time_s": sample.time_s,
-        "subject": record.subject,
+        "subject": sample.subject or record.subject,
         "view": record.view,
         "background": sample.background,
         "meaning": sample.meaning,

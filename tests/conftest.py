@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,15 @@ import pytest
 from PIL import Image
 
 SAMPLES = Path(__file__).resolve().parent.parent.parent / "shared" / "samples"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_files_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Copies of tables go to a folder of this run, and no dataset or hand model of the user is found."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HODATA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("HODATA_ROOT", raising=False)
+        yield
 
 
 def jpeg(pixels: np.ndarray, quality: int = 92) -> bytes:

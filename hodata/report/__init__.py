@@ -5,8 +5,10 @@ from hodata.report.page import html_page
 from hodata.report.pick import spread_rows
 from hodata.report.sheet import contact_sheet
 from hodata.report.tables import inspect_summary, inspect_tables
+from hodata.report.worst import MEASURES, worst_rows, worst_sheet
 
 __all__ = [
+    "MEASURES",
     "Tile",
     "contact_sheet",
     "grid",
@@ -16,4 +18,6 @@ __all__ = [
     "overlay",
     "save_png",
     "spread_rows",
+    "worst_rows",
+    "worst_sheet",
 ]

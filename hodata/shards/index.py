@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MEMBERS = ("image", "mask", "json")
+# What a source measured of a sample (`Sample.quality`), -1 where it did not; the unit is in the name, IoUs are 0 to 1.
+QUALITY = ("residual_joints_mm", "residual_corners_mm", "iou_silhouette", "iou_seg")
 _METADATA_KEY = b"hodata"
 
 
@@ -52,7 +54,7 @@ class IndexInfo:
         plan: what the plan depends on, readable, so that another plan's difference can be named.
         meanings: `Meaning.to_json` of every meaning the rows refer to.
         tars: the tars whose rows follow, in order.
-        left_out: samples of these tars that were skipped: [{what, why}].
+        left_out: samples of these tars that were left out: [{what, why, kind}].
     """
 
     name: str
@@ -98,6 +100,7 @@ def schema() -> pa.Schema:
         ("visible_fraction_hand", pa.float32()),
         ("visible_fraction_object", pa.float32()),
     ]
+    columns += [(name, pa.float32()) for name in QUALITY]
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns])
 
 
@@ -127,7 +130,7 @@ def index_row(
         "frame": record.frame,
         "camera": sample.camera.id or record.camera,
         "instant": record.instant,
-        "subject": record.subject,
+        "subject": sample.subject or record.subject,
         "view": record.view,
         "width": width,
         "height": height,
@@ -141,6 +144,7 @@ def index_row(
         "visible_fraction_hand": max((item.visible_fraction for item in hands), default=-1.0),
         "visible_fraction_object": max((item.visible_fraction for item in things), default=-1.0),
     }
+    row |= {name: float(sample.quality.get(name, -1.0)) for name in QUALITY}
     for name, member in members.items():
         row |= {f"{name}_offset": member.offset, f"{name}_size": member.size, f"{name}_crc32": member.crc32}
     row |= {f"pixels_{label.label_name}": int(counts[label]) for label in LABELS}

@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,8 @@ from hodata.sample import Record, Sample, sample_json
 from hodata.shards.index import IndexInfo, Member, TarFacts, index_row, sync, write_index
 from hodata.shards.png import encode_mask
 from hodata.shards.tars import BLOCK
+
+ERROR, UNANNOTATED = "error", "unannotated"  # why a sample was left out
 
 
 class ShardWriter:
@@ -68,13 +71,14 @@ class ShardWriter:
             )
         )
 
-    def leave_out(self, what: str, why: str) -> None:
-        """Note a sample of this shard that could not be converted."""
-        self._left_out.append({"what": what, "why": why})
+    def leave_out(self, what: str, why: str, kind: str = ERROR) -> None:
+        """Note a sample of this shard that could not be converted, or that its dataset does not annotate."""
+        self._left_out.append({"what": what, "why": why, "kind": kind})
 
     @property
-    def left_out(self) -> int:
-        return len(self._left_out)
+    def errors(self) -> int:
+        """How many samples could not be converted."""
+        return errors_in(self._left_out)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -113,6 +117,11 @@ class ShardWriter:
                     f"{self.tar_path}: exists without an index and holds other bytes than this build would write; "
                     "move it away, choose another --name or --out, or pass --overwrite"
                 )
+
+
+def errors_in(left_out: Iterable[Mapping[str, str]]) -> int:
+    """How many of the samples that an index lists as left out could not be converted."""
+    return sum(item.get("kind", ERROR) == ERROR for item in left_out)
 
 
 class _HashingFile(io.RawIOBase):

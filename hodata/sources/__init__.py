@@ -12,6 +12,7 @@ from hodata.sources.base import Detection, Source
 # name -> (module, class): imported on use, so that `hodata --help` stays fast.
 _REGISTRY = {
     "freihand": ("hodata.sources.freihand", "FreiHand"),
+    "ho3d": ("hodata.sources.ho3d", "HO3D"),
     "egohos": ("hodata.sources.egohos", "EgoHOS"),
     "egohands": ("hodata.sources.egohands", "EgoHands"),
     "folder": ("hodata.sources.folder", "Folder"),

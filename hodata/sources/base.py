@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -72,6 +72,7 @@ class Source(ABC):
     citation: str
     url: str = ""
     version: str = ""
+    option_names: ClassVar[frozenset[str]] = frozenset()  # keyword arguments of the class that a user may give
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
@@ -94,6 +95,30 @@ class Source(ABC):
     @property
     @abstractmethod
     def split_rules(self) -> SplitRules: ...
+
+    def prepare(self, progress: Callable[[int, int], None] | None = None) -> None:  # noqa: B027 - most have no tables
+        """Before the scan: turn big tables once into files that every worker maps.
+
+        Args:
+            progress: called with (megabytes done, megabytes in all) where that takes long.
+
+        Raises:
+            SourceError: a table is damaged, or there is no room for the files.
+        """
+
+    def probe(self, records: Sequence[Record]) -> list[str]:
+        """Before the first shard: prove on some records that this folder is read the way its authors meant it.
+
+        Args:
+            records: spread over the recordings of the build.
+
+        Returns:
+            notes for people: what was measured.
+
+        Raises:
+            SourceError: the annotations contradict each other; the message has the residual and its likely cause.
+        """
+        return []
 
     @abstractmethod
     def scan(self) -> Scan:

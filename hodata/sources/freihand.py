@@ -2,21 +2,40 @@
 
 Facts: `utils/fh_utils.py` and the README of lmb-freiburg/freihand. Training picture i shows base i % 32,560 in
 version i // 32,560; masks and annotation rows exist for the base only.
+
+With MANO's faces the hand can also be rendered from its annotated vertices. `masks` says what is stored:
+* shipped: the authors' masks (green screen, hence "chroma"); evaluation: their segmap.
+* rendered: the mesh, to its wrist. Objects and arms have none, so it is drawn over what the hand holds, and over an arm
+  that comes from the camera: such masks have a meaning of their own.
+* agree: what both say; void where they differ, so neither the held object nor a shifted outline is taught as hand.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import ClassVar
 
 from hodata.errors import SampleError, SourceError
-from hodata.labels import MEANINGS, Label, Meaning
-from hodata.sample import Hand, Record, Sample, mask_instances, sample_key
+from hodata.labels import MEANINGS, Meaning
+from hodata.sample import Record, Sample, sample_key
 from hodata.sources.base import Detection, LeftOut, Scan, Source, SplitRules, files_with
+from hodata.sources.freihand_pose import (
+    CONVENTION,
+    Mask,
+    camera_of,
+    compose,
+    draw_hand,
+    find_hand_mesh,
+    hand_instance,
+    hand_of,
+    iou,
+    pose_of,
+    share_inside,
+)
+from hodata.sources.freihand_probe import meaning_of, reach_behind_wrist, require_agreement
+from hodata.sources.freihand_tables import Annotation, Tables
 from hodata.sources.images import read_image, read_mask, require_size
 from hodata.sources.pairs import frame_number
 
@@ -27,12 +46,22 @@ VERSIONS = (
     "sample",
     "auto",
 )  # green screen, homogenised, colourised with sample points, automatic
+MASKS = ("shipped", "rendered", "agree")
 MASK_THRESHOLD = 128  # the masks are lossy JPEGs: values ring round 0 and 255
-POSE_DECIMALS = 4
 
 
 class FreiHand(Source):
-    """FreiHAND v2 as unpacked from `FreiHAND_pub_v2.zip`, with or without the later evaluation archive."""
+    """FreiHAND v2 as unpacked from `FreiHAND_pub_v2.zip`, with or without the later evaluation archive.
+
+    Args:
+        root: the dataset's folder.
+        masks: shipped, rendered or agree, see above.
+        mano: file or folder of MANO_RIGHT.pkl; None: the default places. Needed to render; with it, shipped masks are
+            compared with the annotation.
+
+    Raises:
+        SourceError: not FreiHAND, or `masks` is none of the three.
+    """
 
     name = "freihand"
     title = "FreiHAND"
@@ -43,12 +72,23 @@ class FreiHand(Source):
     )
     url = "https://lmb.informatik.uni-freiburg.de/projects/freihand/"
     version = "v2"
+    option_names: ClassVar[frozenset[str]] = frozenset({"masks", "mano"})
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, masks: str = "shipped", mano: Path | None = None) -> None:
         super().__init__(root)
         found = self.detect(self.root)
         if not found.matched:
             raise SourceError(f"{self.root}: is not FreiHAND: {found.reason}")
+        if masks not in MASKS:
+            raise SourceError(f"--masks {masks!r}: FreiHAND knows {', '.join(MASKS)}")
+        self.masks = masks
+        self._mesh = find_hand_mesh(mano, required=masks != "shipped" or mano is not None)
+        self._tables = Tables(self.root, with_vertices=self._mesh is not None)
+        self._shipped_meaning = "hand-wrist"  # until the probe has seen arms in the training masks
+
+    @property
+    def default_name(self) -> str:
+        return self.name if self.masks == "shipped" else f"{self.name}_{self.masks}"
 
     @classmethod
     def detect(cls, root: Path) -> Detection:
@@ -62,11 +102,27 @@ class FreiHand(Source):
 
     @property
     def meanings(self) -> tuple[Meaning, ...]:
-        return (MEANINGS["hand-wrist"],)
+        names = {"shipped": [self._shipped_meaning], "rendered": ["hand-rendered"], "agree": ["hand-rendered"]}
+        return tuple(MEANINGS[name] for name in dict.fromkeys([*names[self.masks], "hand-wrist"]))
 
     @property
     def split_rules(self) -> SplitRules:
         return SplitRules(official={"training": "train", "evaluation": "test"}, clean_test=frozenset({"evaluation"}))
+
+    def options(self) -> dict[str, str]:
+        faces = "" if self._mesh is None else hashlib.sha256(self._mesh.faces.tobytes()).hexdigest()[:16]
+        return {"masks": self.masks, "mano_faces": faces, "tables": " ".join(self._tables.found())}
+
+    def prepare(self, progress: Callable[[int, int], None] | None = None) -> None:
+        if self.masks != "shipped":
+            for table in ("training_K.json", "training_verts.json"):
+                if not (self.root / table).is_file():
+                    raise SourceError(
+                        f"{self.root}: --masks {self.masks} needs {table}, which comes with FreiHAND_pub_v2.zip"
+                    )
+        self._tables.prepare(progress)
+
+    # ---- scan ----
 
     def scan(self) -> Scan:
         scan = Scan([])
@@ -76,7 +132,7 @@ class FreiHand(Source):
 
     def _scan_training(self, scan: Scan) -> None:
         masks = {path.stem: path.name for path in files_with(self.root / "training/mask", ".jpg", ".png")}
-        poses = _pose_groups(self.root / "training_mano.json")
+        poses = self._tables.pose_groups()
         if not poses:
             scan.notes.append(
                 "no training_mano.json: views of one instant cannot be told, so each base picture is its own group"
@@ -88,10 +144,13 @@ class FreiHand(Source):
                 continue
             version, base = divmod(int(path.stem), BASES)
             mask = f"{base:08d}"
-            if mask not in masks:
+            used.add(mask)
+            if mask not in masks and self.masks != "rendered":
                 scan.left_out.append(LeftOut(f"training/rgb/{path.name}", f"no mask training/mask/{mask}.jpg"))
                 continue
-            used.add(mask)
+            if self.masks != "shipped" and not self._tables.has("training", base, "K", "verts"):
+                scan.left_out.append(LeftOut(f"training/rgb/{path.name}", f"no row {base} in training_verts.json"))
+                continue
             instant = poses[base] if base < len(poses) else mask
             scan.records.append(
                 Record(
@@ -99,13 +158,13 @@ class FreiHand(Source):
                     group=f"freihand/{instant}",
                     subset="training",
                     image=f"training/rgb/{path.name}",
-                    mask=f"training/mask/{masks[mask]}",
+                    mask=f"training/mask/{masks[mask]}" if mask in masks else "",
                     recording=instant,
                     frame=int(path.stem),
                     instant=instant,
                     view="exo",
-                    mask_origin="chroma",
-                    extra={"version": version, "row": base},
+                    mask_origin={"shipped": "chroma", "rendered": "rendered", "agree": "chroma+rendered"}[self.masks],
+                    extra={"version": version, "row": base, "masks": self.masks},
                 )
             )
         for mask in sorted(masks.keys() - used):
@@ -117,18 +176,22 @@ class FreiHand(Source):
         if not pictures:
             scan.notes.append("no evaluation/rgb, so no official test set")
             return
-        if not (folder / "segmap").is_dir():
+        labelled = {path.stem: path.name for path in files_with(folder / "segmap", ".png")}
+        drawable = self.masks != "shipped" and self._tables.has("evaluation", 0, "K", "verts")
+        if not drawable and not (folder / "segmap").is_dir():
             scan.notes.append(
                 f"no evaluation/segmap (it comes with FreiHAND_pub_v2_eval.zip): the {len(pictures):,} evaluation "
                 "pictures have no masks and are not converted"
+                + (", unless evaluation_verts.json and evaluation_K.json are there" if self.masks != "shipped" else "")
             )
             return
-        labelled = {path.stem: path.name for path in files_with(folder / "segmap", ".png")}
         for path in pictures:
-            if path.stem not in labelled:
-                scan.left_out.append(
-                    LeftOut(f"evaluation/rgb/{path.name}", f"no mask evaluation/segmap/{path.stem}.png")
-                )
+            row = frame_number(path.stem)
+            mask = f"evaluation/segmap/{labelled[path.stem]}" if path.stem in labelled else ""
+            masks = self._evaluation_masks(row, bool(mask))
+            if not masks:
+                why = f"no mask evaluation/segmap/{path.stem}.png"
+                scan.left_out.append(LeftOut(f"evaluation/rgb/{path.name}", why))
                 continue
             scan.records.append(
                 Record(
@@ -136,53 +199,111 @@ class FreiHand(Source):
                     group=f"freihand/evaluation-{path.stem}",
                     subset="evaluation",
                     image=f"evaluation/rgb/{path.name}",
-                    mask=f"evaluation/segmap/{labelled[path.stem]}",
+                    mask=mask,
                     recording=f"evaluation-{path.stem}",
-                    frame=frame_number(path.stem),
+                    frame=row,
                     instant=f"evaluation-{path.stem}",
                     view="exo",
                     mask_origin="rendered",
-                    extra={"version": 0, "row": -1},
+                    extra={"version": 0, "row": row, "masks": masks},
                 )
             )
 
+    def _evaluation_masks(self, row: int, has_segmap: bool) -> str:
+        """Which masks an evaluation picture gets: what was asked for if it can be had, else the next best; or none."""
+        drawable = self.masks != "shipped" and self._tables.has("evaluation", row, "K", "verts")
+        if not drawable:
+            return "shipped" if has_segmap else ""
+        return self.masks if has_segmap else "rendered"
+
+    # ---- probe ----
+
+    def probe(self, records: Sequence[Record]) -> list[str]:
+        if self._mesh is None:
+            return [
+                "nothing was probed: without MANO's faces the annotation cannot be held against the masks; register at "
+                "https://mano.is.tue.mpg.de, unpack the models, and give --mano DIR"
+            ]
+        inside, problems, reaches = [], [], []
+        for record in records:
+            annotation = self._annotation(record)
+            if not record.mask or annotation.K is None or annotation.vertices is None:
+                continue
+            try:
+                shipped = self._shipped(record)
+            except SampleError:
+                continue  # the build names it when its turn comes
+            try:
+                drawn = draw_hand(annotation, self._mesh, _size(shipped), record.image)
+            except SampleError as error:
+                inside.append(0.0)
+                problems.append(str(error))
+                continue
+            inside.append(share_inside(drawn.hand, shipped))
+            if record.subset == "training" and annotation.xyz is not None:
+                reach = reach_behind_wrist(shipped, annotation.vertices, annotation.K, annotation.xyz[9], self._mesh)
+                reaches += [reach] if reach else []
+        if not inside:
+            return ["nothing was probed: no picture has a mask and rows in training_K.json and training_verts.json"]
+        agreement = require_agreement(inside, problems, self.root)
+        self._shipped_meaning, ends = meaning_of(reaches)
+        return [agreement, ends]
+
+    # ---- load ----
+
     def load(self, record: Record) -> Sample:
         image, kind, size = read_image(self.root / record.image, record.image)
-        drawn = read_mask(self.root / record.mask, record.mask)
-        require_size(drawn, size, record.mask, record.image)
-        channel = drawn[..., 0] if drawn.ndim == 3 else drawn
-        hand = channel > 0 if record.subset == "evaluation" else channel >= MASK_THRESHOLD
-        if not hand.any():
-            raise SampleError(record.mask, "shows no hand at all; a FreiHAND mask always does: copy the file again")
-        mask = np.where(hand, np.uint8(Label.RIGHT_HAND), np.uint8(Label.BACKGROUND))
+        annotation = self._annotation(record)
+        camera = camera_of(annotation, size, record.image)
+        shipped = drawn = None
+        if record.mask:
+            shipped = self._shipped(record)
+            require_size(shipped, size, record.mask, record.image)
+            if not shipped.any():
+                raise SampleError(record.mask, "shows no hand at all; a FreiHAND mask always does: copy the file again")
+        if self._mesh is not None and annotation.K is not None and annotation.vertices is not None:
+            drawn = draw_hand(annotation, self._mesh, size, record.image)
+        quality = {}
+        if shipped is not None and drawn is not None:
+            quality["iou_silhouette"] = iou(drawn.hand, shipped)
+            if not quality["iou_silhouette"]:
+                raise SampleError(
+                    record.image, f"the annotated hand and the mask {record.mask} do not touch: one is of another hand"
+                )
+        masks = record.extra["masks"]
+        silhouette = None if drawn is None else drawn.hand
+        mask = compose(masks, shipped, silhouette)
         backgrounds = ("green", "composited", "composited", "composited")
+        pose = pose_of(annotation)
         return Sample(
             image=image,
             image_kind=kind,
             mask=mask,
-            meaning="hand-wrist",
-            hands=[Hand(side="right")],
-            instances=mask_instances(mask),
+            meaning=self._meaning(record),
+            camera=camera,
+            hands=[hand_of(annotation, self._mesh, drawn, record.image)],
+            instances=[hand_instance(mask, shipped, None if masks == "shipped" else silhouette)],
             background=backgrounds[int(record.extra["version"])] if record.subset == "training" else "real",
+            pose=pose,
+            pose_convention=CONVENTION if pose else "",
+            quality=quality,
         )
 
+    def _annotation(self, record: Record) -> Annotation:
+        return self._tables.annotation(record.subset, int(record.extra["row"]))
 
-def _pose_groups(path: Path) -> list[str]:
-    """Group name of each base: views of one instant share finger pose and shape, `mano[3:48]` and `mano[48:58]`.
+    def _shipped(self, record: Record) -> Mask:
+        """The authors' mask, bool [H, W]."""
+        pixels = read_mask(self.root / record.mask, record.mask)
+        channel = pixels[..., 0] if pixels.ndim == 3 else pixels
+        return channel > 0 if record.subset == "evaluation" else channel >= MASK_THRESHOLD
 
-    The global rotation (first three numbers) differs between views, so it is left out.
-    """
-    import json
+    def _meaning(self, record: Record) -> str:
+        if record.extra["masks"] == "rendered":
+            return "hand-rendered"
+        shipped = record.extra["masks"] == "shipped" and record.subset == "training"
+        return self._shipped_meaning if shipped else "hand-wrist"
 
-    if not path.exists():
-        return []
-    try:
-        rows: list[Any] = json.loads(path.read_text())
-        table: NDArray[np.float64] = np.array([row[0] for row in rows], dtype=np.float64)
-        if table.ndim != 2 or table.shape[1] != 61:
-            raise ValueError(f"rows have shape {table.shape[1:]}, expected 61 numbers")
-    except (OSError, ValueError, IndexError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise SourceError(f"{path}: is not FreiHAND's table of MANO parameters ({error})") from error
-    # Adding 0 turns -0.0 into 0.0: both print alike and must hash alike.
-    shared = np.round(table[:, 3:58], POSE_DECIMALS) + 0.0
-    return [hashlib.sha256(row.astype("<f8").tobytes()).hexdigest()[:16] for row in shared]
+
+def _size(mask: Mask) -> tuple[int, int]:
+    return mask.shape[1], mask.shape[0]

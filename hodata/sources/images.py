@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,7 +92,7 @@ def read_mask(path: Path, where: str) -> NDArray[np.uint8]:
         raise SampleError(where, f"cannot be decoded ({_reason(error)}); copy or download the file again") from error
 
 
-def require_size(mask: NDArray[np.uint8], size: tuple[int, int], where: str, image: str) -> None:
+def require_size(mask: NDArray[Any], size: tuple[int, int], where: str, image: str) -> None:
     """Raise `SampleError` unless mask [H, W, ...] has the image's (width, height)."""
     height, width = mask.shape[:2]
     if (width, height) != size:

@@ -1,4 +1,4 @@
-"""Image files of miniatures: JPEG pictures and grayscale PNG masks."""
+"""Image files of miniatures: JPEG and PNG pictures and grayscale PNG masks."""
 
 from __future__ import annotations
 
@@ -22,3 +22,11 @@ def write_gray(path: Path, mask: NDArray[np.uint8]) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(mask).save(path, "PNG", compress_level=1)
+
+
+def write_png(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write an image uint8 [H, W, 3] as an 8-bit RGB PNG."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path, "PNG", compress_level=1)

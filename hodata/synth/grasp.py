@@ -47,16 +47,20 @@ def grasp(side: str, betas: Array, solid: Solid, style: str, rng: np.random.Gene
         rng: decides where and how the thing is taken.
     """
     R, t = _placement(solid, style, rng)
-    model = hand_model("right")
-    t = _bring_to_palm(model, solid, R, t, standoff=_STANDOFF[style] * rng.uniform(0.7, 1.3))
-    pose = _close(model, betas, solid, R, t, rng)
-    vertices, _ = model.pose(pose, betas)
-    gap = float(solid.distance((vertices - t) @ R).min())
+    g = grasp_at(betas, solid, R, t, _STANDOFF[style] * rng.uniform(0.7, 1.3), rng)
     if side == "left":
         # The thing is turned about its own mirror plane, so that it stays a rotation; solids are symmetric in x.
-        pose, t = mirror_pose(pose), MIRROR @ t
-        R = MIRROR @ R @ np.diag([-1.0, 1.0, 1.0])
-    return Grasp(pose, R, t, gap)
+        return Grasp(mirror_pose(g.pose), MIRROR @ R @ np.diag([-1.0, 1.0, 1.0]), MIRROR @ g.t, g.gap)
+    return g
+
+
+def grasp_at(betas: Array, solid: Solid, R: Array, t: Array, standoff: float, rng: np.random.Generator) -> Grasp:
+    """Close a right hand round a solid that comes up from (R, t), below the palm, until it is `standoff` away."""
+    model = hand_model("right")
+    t = _bring_to_palm(model, solid, R, t, standoff)
+    pose = _close(model, betas, solid, R, t, rng)
+    vertices, _ = model.pose(pose, betas)
+    return Grasp(pose, R, t, float(solid.distance((vertices - t) @ R).min()))
 
 
 def close_fingers(side: str, betas: Array, solid: Solid, R: Array, t: Array, rng: np.random.Generator) -> Array:

@@ -8,13 +8,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from hodata.errors import HodataError
 
-SOURCES = ("freihand", "egohos", "egohands")
+SOURCES = ("freihand", "egohos", "egohands", "ho3d", "ho3d_v2", "mano", "ycb")
+_COST = {"egohands": 10, "ho3d": 4, "ho3d_v2": 4}  # of a picture, roughly
 MARKER = "SYNTHETIC.json"  # says that a folder was made here, and how
 
 
@@ -64,7 +65,7 @@ def write_miniatures(
     for name in names:
         _refuse_foreign(out / name)
     out.mkdir(parents=True, exist_ok=True)
-    plans = {name: _module(name).plan(frames, seed) for name in names}
+    plans = {name: _writer(name).plan(frames, seed) for name in names}
     partial = {name: out / f".{name}.partial" for name in names}
     try:
         for folder in partial.values():
@@ -77,7 +78,7 @@ def write_miniatures(
         report = {}
         for name in names:
             done = [results[job.source, job.number] for job in jobs if job.source == name]
-            _module(name).finish(partial[name], plans[name], done)
+            _writer(name).finish(partial[name], plans[name], done)
             pictures = sum(_size(name, what) for what in plans[name])
             _write_marker(partial[name], name, frames, seed, pictures)
             report[name] = {"path": str(out / name), "pictures": pictures, "jobs": len(done)}
@@ -94,21 +95,22 @@ def write_miniatures(
     return report
 
 
-def _module(name: str) -> ModuleType:
-    from hodata.synth import native_egohands, native_egohos, native_freihand
+def _writer(name: str) -> Any:
+    """What plans and writes a miniature: `plan`, `pictures`, `write`, `finish`."""
+    if name in ("ho3d", "ho3d_v2"):
+        from hodata.synth.native_ho3d import V2, V3
 
-    return {"freihand": native_freihand, "egohos": native_egohos, "egohands": native_egohands}[name]
+        return V3 if name == "ho3d" else V2
+    return import_module(f"hodata.synth.native_{name}")
 
 
 def _size(name: str, what: Any) -> int:
     """Pictures in a job."""
-    if name == "freihand":
-        return int(what[2]) * (4 if what[0] == "training" else 1)
-    return len(what[2] if name == "egohos" else what[1])
+    return int(_writer(name).pictures(what))
 
 
 def _work(job: _Job) -> Any:
-    return _module(job.source).write(job.what, job.folder, job.seed)
+    return _writer(job.source).write(job.what, job.folder, job.seed)
 
 
 def _run(jobs: list[_Job], workers: int, progress: Callable[[int, int], None] | None) -> dict[tuple[str, int], Any]:
@@ -128,7 +130,7 @@ def _run(jobs: list[_Job], workers: int, progress: Callable[[int, int], None] | 
             note(job, _work(job))
         return results
     # The longest jobs first. Spawned, not forked: the caller may run threads.
-    order = sorted(jobs, key=lambda job: -_size(job.source, job.what) * (10 if job.source == "egohands" else 1))
+    order = sorted(jobs, key=lambda job: -_size(job.source, job.what) * _COST.get(job.source, 1))
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         waiting: dict[Future[Any], _Job] = {pool.submit(_work, job): job for job in order}
         try:

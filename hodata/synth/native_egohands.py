@@ -56,6 +56,11 @@ def plan(frames: int, seed: int) -> list[Job]:
     return jobs
 
 
+def pictures(job: Job) -> int:
+    """Pictures in a job."""
+    return len(job[1])
+
+
 def write(job: Job, folder: Path, seed: int) -> list[dict[str, NDArray[np.float64]]]:
     """Draw the frames of one video and its polygons.mat; returns the polygons of each frame."""
     from scipy.io import savemat

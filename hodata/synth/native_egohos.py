@@ -46,6 +46,11 @@ def plan(frames: int, seed: int) -> list[Job]:
     ]
 
 
+def pictures(job: Job) -> int:
+    """Pictures in a job."""
+    return len(job[2])
+
+
 def write(job: Job, folder: Path, seed: int) -> None:
     """Draw the frames of one video."""
     video, stem, frames = job

@@ -38,6 +38,12 @@ def plan(frames: int, seed: int) -> list[tuple[str, int, int]]:
     return jobs
 
 
+def pictures(job: tuple[str, int, int]) -> int:
+    """Pictures in a job."""
+    subset, _, count = job
+    return count * (VERSIONS if subset == "training" else 1)
+
+
 def write(job: tuple[str, int, int], folder: Path, seed: int) -> list[dict[str, Any]]:
     """Draw the images of one job and return their table rows, in the order of ids."""
     subset, first, count = job

@@ -2,8 +2,9 @@
 
 `compose` is a pure function of its arguments: same version, same numbers, same bytes on every run. What stays the
 same within a recording (people, clothes, things, table, light) hangs on (seed, recording); the rest on the frame.
-Three kinds of cameras: `studio` (one hand from outside, several cameras of one instant), `ego` (the wearer's own
-hands over a table), `game` (two people at a table, seen by one of them).
+Four kinds of cameras: `studio` (one hand from outside, several cameras of one instant), `ego` (the wearer's own
+hands over a table), `game` (two people at a table, seen by one of them), `table` (a video of somebody who handles one
+object, seen from across the table by up to five fixed cameras).
 """
 
 from __future__ import annotations
@@ -130,14 +131,19 @@ def compose(kind: str, seed: int, recording: int, frame: int, size: tuple[int, i
     """One picture before colour.
 
     Args:
-        kind: `studio`, `ego` or `game`.
+        kind: `studio`, `ego`, `game` or `table`.
         seed, recording, frame: decide everything that is in it.
         size: (width, height) in pixels.
-        camera: which camera of the same instant (studio only).
+        camera: which camera of the same instant (studio and table only).
     """
-    from hodata.synth import stage_ego, stage_game, stage_studio
+    from hodata.synth import stage_ego, stage_game, stage_studio, stage_table
 
-    stages = {"studio": stage_studio.compose, "ego": stage_ego.compose, "game": stage_game.compose}
+    stages = {
+        "studio": stage_studio.compose,
+        "ego": stage_ego.compose,
+        "game": stage_game.compose,
+        "table": stage_table.compose,
+    }
     if kind not in stages:
         raise ValueError(f"kind must be one of {', '.join(stages)}, not {kind!r}")
     return stages[kind](seed, recording, frame, size, camera)

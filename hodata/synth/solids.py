@@ -6,6 +6,7 @@ Every solid stands along its own z axis with the origin in the middle of where a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numba
 import numpy as np
@@ -29,6 +30,13 @@ class Mesh:
     def moved(self, R: Array, t: Array) -> Mesh:
         """Turned by R [3, 3], then moved by t [3]."""
         return replace(self, vertices=self.vertices @ R.T + t, normals=self.normals @ R.T)
+
+
+class Body(Protocol):
+    """Something that fingers meet."""
+
+    def distance(self, p: Array) -> Array:
+        """Signed distance [...] of points [..., 3]: negative inside."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ class Solid:
 
     kind: str
     mesh: Mesh
-    bodies: tuple[Box | Lathe, ...]
+    bodies: tuple[Body, ...]
     grip: float
     reach: float
     tip: Array | None = None
@@ -266,6 +274,19 @@ def box_mesh(center: Array, half: Array, slot: int) -> Mesh:
             faces.append([[start, start + 1, start + 2], [start, start + 2, start + 3]])
     all_faces = np.array(faces, dtype=np.int32).reshape(-1, 3)
     return Mesh(np.concatenate(vertices), np.concatenate(normals), all_faces, np.full(12, slot))
+
+
+def unit_ball() -> tuple[Array, Faces]:
+    """Vertices [V, 3] (also their own normals) and faces [F, 3] of a ball about the origin."""
+    u = np.linspace(-0.5 * np.pi, 0.5 * np.pi, 13)[:, None]
+    v = 2 * np.pi * np.arange(24)[None] / 24
+    unit = np.stack([np.cos(u) * np.cos(v), np.cos(u) * np.sin(v), np.sin(u) + 0 * v], axis=-1).reshape(-1, 3)
+    i = np.arange(12 * 24).reshape(12, 24)
+    j = np.roll(i, -1, axis=1)
+    faces = np.concatenate(
+        [np.stack([i, j, i + 24], -1).reshape(-1, 3), np.stack([j, j + 24, i + 24], -1).reshape(-1, 3)]
+    ).astype(np.int32)
+    return unit, faces
 
 
 def tube(path: Array, radius: Array, segments: int, slot: int) -> Mesh:

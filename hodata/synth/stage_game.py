@@ -14,7 +14,7 @@ from hodata.synth import appearance, shade, textures
 from hodata.synth.body import Person, draw_person
 from hodata.synth.holding import Reach, Thing, draw_thing, empty, lay_down, lift, lowest, put, take
 from hodata.synth.scene import Shot
-from hodata.synth.solids import box_mesh, make_solid
+from hodata.synth.solids import box_mesh, make_solid, unit_ball
 from hodata.synth.stage_ego import UP, add_table, arm_of
 from hodata.synth.streams import stream
 from hodata.synth.world import OWNER_OTHER, OWNER_SELF, World
@@ -135,14 +135,7 @@ def _add_board(world: World, material: Array) -> None:
 
 def _add_partner(world: World, you: Person, seed: int, name: str, location: str, rng: np.random.Generator) -> None:
     """The partner's body and face: neither hand nor arm, and very much the colour of one."""
-    u = np.linspace(-0.5 * np.pi, 0.5 * np.pi, 13)[:, None]
-    v = 2 * np.pi * np.arange(24)[None] / 24
-    unit = np.stack([np.cos(u) * np.cos(v), np.cos(u) * np.sin(v), np.sin(u) + 0 * v], axis=-1).reshape(-1, 3)
-    i = np.arange(12 * 24).reshape(12, 24)
-    j = np.roll(i, -1, axis=1)
-    faces = np.concatenate(
-        [np.stack([i, j, i + 24], -1).reshape(-1, 3), np.stack([j, j + 24, i + 24], -1).reshape(-1, 3)]
-    ).astype(np.int32)
+    unit, faces = unit_ball()
     cloth = stream(seed, "player", name, location, "shirt")
     shirt = you.sleeve[0] if you.sleeve is not None else appearance.cloth_material(cloth)
     lean = np.array([rng.normal(0, 0.03), rng.normal(0, 0.03), 0.0])

@@ -29,7 +29,7 @@ def root(tmp_path_factory) -> Path:
     assert calls[-1][0] == calls[-1][1] == sum(r["pictures"] for r in report.values())
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
     for name in SOURCES:
-        images = [p for p in (out / name).rglob("*.jpg") if "mask" not in p.parts]
+        images = [p for p in (out / name).rglob("*") if p.suffix == ".jpg" and "mask" not in p.parts]
         assert len(images) == report[name]["pictures"]
         for image in images:
             assert (out / name / "truth" / image.relative_to(out / name)).with_suffix(".png").is_file()

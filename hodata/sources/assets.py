@@ -1,0 +1,44 @@
+"""Where the files are that datasets need besides their own: MANO's models and the YCB meshes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from hodata.errors import SourceError
+
+
+def find_ycb(given: Path | None, dataset: Path) -> Path:
+    """The folder that holds `<object>/textured_simple.obj`: the folder given, its `models/`, or one level down.
+
+    Args:
+        given: what `--ycb` names; None: the places of `default_places`.
+        dataset: the root of the dataset that needs it.
+
+    Raises:
+        SourceError: not found; the message says where it looked, and what to download.
+    """
+    places = default_places("ycb", given, dataset)
+    for place in places:
+        for folder in (place, place / "models", *(sorted(place.glob("*/models")))):
+            if next(folder.glob("*/textured_simple.obj"), None) is not None:
+                return folder
+    raise SourceError(
+        f'the YCB meshes (<object>/textured_simple.obj) were not found in {_listed(places)}; download "The YCB-Video '
+        '3D Models" from the page of PoseCNN, unpack them, and give their folder with --ycb DIR or put them into '
+        f"{places[-1]}"
+    )
+
+
+def default_places(kind: str, given: Path | None, dataset: Path) -> list[Path]:
+    """Where a folder `kind` is looked for: the one given, else $HODATA_ROOT, beside the dataset, and ./datasets."""
+    if given is not None:
+        return [given]
+    home = os.environ.get("HODATA_ROOT", "")
+    places = [Path(home) / kind] if home else []
+    return [*places, dataset.resolve().parent / kind, Path("datasets") / kind]
+
+
+def _listed(places: Sequence[Path]) -> str:
+    return " or ".join(map(str, places))

@@ -1,0 +1,116 @@
+"""Meshes as they are shipped, and distances to their surfaces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hodata.errors import SourceError
+from hodata.pose.contact import SPACING, surface_of
+from hodata.pose.mesh import Mesh, read_mesh
+from hodata.synth.hand_model import hand_model
+
+OBJ = """# three kinds of corners, as in textured_simple.obj
+mtllib textured_simple.obj.mtl
+usemtl material_0
+v 0.01 0.02 0.03
+v 0.11 0.02 0.03
+v 0.01 0.12 0.03
+v 0.11 0.12 0.04
+vt 0 0
+vt 1 0
+vt 0 1
+vn 0 0 1
+f 1/1/1 2/2/1 3/3/1
+usemtl material_1
+f 2/2 4/3 3/1
+"""
+
+
+def brute_force(points: np.ndarray, mesh: Mesh) -> np.ndarray:
+    """Distance of each point to the nearest of all triangles, by minimising over a fine barycentric grid."""
+    i, j = np.meshgrid(np.linspace(0, 1, 41), np.linspace(0, 1, 41), indexing="ij")
+    inside = i + j <= 1 + 1e-9
+    weights = np.stack([i[inside], j[inside], 1 - i[inside] - j[inside]], axis=1)
+    samples = np.einsum("wk,fkx->fwx", weights, mesh.vertices[mesh.faces]).reshape(-1, 3)
+    return np.array([np.linalg.norm(samples - point, axis=1).min() for point in points])
+
+
+def test_an_obj_is_read_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "textured_simple.obj"
+    path.write_text(OBJ)
+    mesh = read_mesh(path)
+    assert len(mesh.faces) == 2 and len(mesh.sha256) == 64
+    corners = {tuple(map(tuple, triangle.tolist())) for triangle in mesh.vertices[mesh.faces]}
+    assert ((0.01, 0.02, 0.03), (0.11, 0.02, 0.03), (0.01, 0.12, 0.03)) in corners
+    assert ((0.11, 0.02, 0.03), (0.11, 0.12, 0.04), (0.01, 0.12, 0.03)) in corners
+    np.testing.assert_allclose(mesh.bounds, [[0.01, 0.02, 0.03], [0.11, 0.12, 0.04]])
+    moved = mesh.moved(np.diag([1, -1, -1]), [0, 0, 1])
+    np.testing.assert_allclose(moved, mesh.vertices * [1, -1, -1] + [0, 0, 1])
+
+
+def test_files_that_are_no_mesh_are_named(tmp_path: Path) -> None:
+    for name, content in {
+        "empty.obj": "",
+        "points.obj": "v 0 0 0\nv 1 0 0\nv 0 1 0\n",
+        "nan.obj": "v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n",
+        "beyond.obj": "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n",
+        "text.ply": "not a mesh",
+    }.items():
+        (tmp_path / name).write_text(content)
+        with pytest.raises(SourceError, match=name):
+            read_mesh(tmp_path / name)
+    with pytest.raises(SourceError, match="cannot be read"):
+        read_mesh(tmp_path / "missing.obj")
+    with pytest.raises(SourceError, match="known kind"):
+        read_mesh(tmp_path / "mesh.blend")
+
+
+def test_a_mesh_file_opens_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "m.obj").write_text(OBJ.replace("textured_simple.obj.mtl", "../../etc/passwd"))
+    assert len(read_mesh(tmp_path / "m.obj").faces) == 2
+
+
+def test_distances_equal_a_slow_search() -> None:
+    rng = np.random.default_rng(3)
+    vertices = rng.uniform(-0.05, 0.05, (30, 3))
+    faces = rng.permutation(30).reshape(10, 3)
+    mesh = Mesh(vertices, faces.astype(np.int32))
+    points = rng.uniform(-0.1, 0.1, (60, 3))
+    slow, surface = brute_force(points, mesh), surface_of(mesh)
+    fast = surface.distances(points)
+    assert (fast <= slow + 1e-9).all() or (fast - slow).max() < SPACING
+    assert (slow - fast).max() < 0.002, "a grid point of the slow search lies within 2 mm"
+    assert surface.nearest(points) == pytest.approx(slow.min(), abs=SPACING)
+
+
+@pytest.mark.parametrize("away", [0.0, 0.004, 0.015, 0.05, 0.15, 0.9])
+def test_nearest_is_the_smallest_distance_at_any_range(away: float) -> None:
+    hand = hand_model("right").vertices
+    box = Mesh(
+        np.array([[x, y, z] for x in (0, 0.1) for y in (-0.2, 0.2) for z in (-0.2, 0.2)]),
+        np.array([[0, 1, 3], [0, 3, 2], [4, 5, 7], [4, 7, 6]], dtype=np.int32),
+    )
+    surface = surface_of(box)
+    moved = hand - [hand[:, 0].max() + away, 0, 0]
+    assert surface.nearest(moved) == pytest.approx(away, abs=1e-9)
+    assert surface.nearest(moved) == pytest.approx(surface.distances(moved).min(), abs=1e-12)
+
+
+def test_the_authors_key_points_lie_on_the_meshes(samples: Path) -> None:
+    found = 0
+    for path in sorted((samples / "ho3d_object_keypoints").glob("*.npy")):
+        model = samples / "ycb/models" / path.stem / "textured_simple.obj"
+        if not model.exists():
+            continue
+        keypoints = np.load(path)
+        mesh = read_mesh(model)
+        distances = surface_of(mesh).distances(keypoints)
+        assert distances.max() < 0.003, path.stem
+        assert distances.max() <= brute_force(keypoints, mesh).max() + SPACING
+        flipped = surface_of(mesh).distances(keypoints * [1, -1, -1])
+        assert flipped.max() > 0.003, "the other reading of the axes is told apart"
+        found += 1
+    assert found >= 5
