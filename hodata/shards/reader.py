@@ -110,7 +110,8 @@ class ShardIndex:
     def where_equal(self, name: str, value: str) -> NDArray[np.bool_]:
         """bool [rows]: which rows have a value in one of the columns `rows.CODED`."""
         column = self.arrow(name)
-        mask: NDArray[np.bool_] = column.indices.to_numpy() == column.dictionary.index(value).as_py()
+        values = column.dictionary.to_pylist()
+        mask: NDArray[np.bool_] = column.indices.to_numpy() == (values.index(value) if value in values else -1)
         return mask
 
     def data_hash(self, rows: NDArray[np.int64]) -> str:
