@@ -6,14 +6,15 @@ READY := $(VENV)/.ready
 DEMO := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint types format clean
+.PHONY: help demo test soak bench lint types format clean
 
 help:
 	@echo "make demo    miniature datasets -> shards -> two trained models -> scores and pictures, in $(DEMO)/ (about 10 min)"
 	@echo "make test    all tests"
 	@echo "make soak    the long matrices"
+	@echo "make bench   speed beside the usual tools, which go into .venv-bench/ (over 1 GB)"
 	@echo "make lint    ruff; make types: mypy; make format: rewrite in place"
-	@echo "make clean   remove $(DEMO)/ and $(VENV)/"
+	@echo "make clean   remove $(DEMO)/, $(VENV)/ and .venv-bench/"
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -33,6 +34,9 @@ test: $(READY)
 soak: $(READY)
 	$(BIN)/python -m pytest -n 2 -m soak
 
+bench: $(READY)
+	$(BIN)/python tests/benchmarks
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,4 +49,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(DEMO) $(VENV)
+	rm -rf $(DEMO) $(VENV) .venv-bench

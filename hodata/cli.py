@@ -128,12 +128,13 @@ def detect(path: Path, as_json: bool) -> None:
 @click.option(
     "--mano",
     type=click.Path(path_type=Path),
-    help="FreiHAND, HO-3D: MANO_RIGHT.pkl or its folder.  [default: $HODATA_ROOT/mano, then ./datasets/mano]",
+    help="FreiHAND, HO-3D: MANO_RIGHT.pkl or its folder.  [default: mano in $HODATA_ROOT, beside the root, in "
+    "./datasets]",
 )
 @click.option(
     "--ycb",
     type=click.Path(path_type=Path),
-    help="HO-3D: folder of the YCB-Video models.  [default: $HODATA_ROOT/ycb, then ./datasets/ycb]",
+    help="HO-3D: folder of the YCB-Video models.  [default: ycb in $HODATA_ROOT, beside the root, in ./datasets]",
 )
 @click.option(
     "--masks",
@@ -146,7 +147,8 @@ def detect(path: Path, as_json: bool) -> None:
     "--wrist-void",
     type=click.Choice(["auto", "off"]),
     default=None,
-    help="HO-3D: leave the pixels undecided where the hand model is cut open at the wrist.  [default: auto]",
+    help="HO-3D, FreiHAND with rendered masks: leave the pixels undecided where the hand model is cut open at the "
+    "wrist.  [default: auto]",
 )
 @click.option("--name", help="File prefix and name in every table.  [default: the source's name]")
 @click.option(

@@ -7,7 +7,7 @@ integer coordinates; 21 key points in OpenPose order (wrist; thumb, index, middl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -150,7 +150,12 @@ def encode_rle(pixels: NDArray[np.bool_]) -> str:
     """COCO's compressed run lengths (column by column) of bool [H, W], as `Instance.amodal_rle` stores them."""
     from pycocotools import mask as coco_mask
 
-    return str(coco_mask.encode(np.asfortranarray(pixels, dtype=np.uint8))["counts"].decode("ascii"))
+    columns = np.zeros(pixels.shape, dtype=np.uint8, order="F")
+    ys, xs = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
+    if len(ys):  # turning the whole picture takes longer than encoding it
+        box = np.s_[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
+        columns[box] = pixels[box]
+    return str(coco_mask.encode(columns)["counts"].decode("ascii"))
 
 
 def sample_key(*parts: str) -> str:
@@ -187,7 +192,7 @@ def sample_json(sample: Sample, record: Record, *, key: str, source: str, split:
         "recording": record.recording,
         "sequence": record.sequence,
         "frame": record.frame,
-        "camera": _compact(asdict(sample.camera)),
+        "camera": _compact(vars(sample.camera)),
         "instant": record.instant,
         "time_s": sample.time_s,
         "subject": sample.subject or record.subject,
@@ -195,9 +200,9 @@ def sample_json(sample: Sample, record: Record, *, key: str, source: str, split:
         "background": sample.background,
         "meaning": sample.meaning,
         "mask_origin": record.mask_origin,
-        "hands": _compact([asdict(hand) for hand in sample.hands]),
-        "objects": _compact([asdict(item) for item in sample.objects]),
-        "instances": _compact([asdict(instance) for instance in sample.instances]),
+        "hands": _compact([vars(hand) for hand in sample.hands]),
+        "objects": _compact([vars(item) for item in sample.objects]),
+        "instances": _compact([vars(instance) for instance in sample.instances]),
         "pose": _compact(sample.pose),
         "pose_convention": sample.pose_convention,
         "quality": _compact(sample.quality),

@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 SPACING = 0.002  # metres between samples of a surface
 MAX_SAMPLES = 1_000_000
-_RADII = (0.006, 0.02, 0.06, 0.2)  # metres
+_RADII = (0.002, 0.006, 0.02, 0.06, 0.2)  # metres
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ public `smplx` package, which the tests compare with.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -171,32 +170,6 @@ def load_mano(path: Path, side: str = "right", *, mend_left: bool = True) -> Man
     if side == "left" and mend_left:
         model.shapedirs[:, 0] *= -1
     return model
-
-
-def find_mano(mano: Path | None, side: str = "right") -> Path:
-    """MANO_RIGHT.pkl or MANO_LEFT.pkl: the file `mano`, or in the folder `mano`, its `models/`, or one level down.
-
-    Without `mano`, `$HODATA_ROOT/mano` and `./datasets/mano` are searched.
-
-    Raises:
-        SourceError: not found; the message says where it looked.
-    """
-    home = os.environ.get("HODATA_ROOT", "")
-    places = [mano] if mano is not None else [*([Path(home) / "mano"] if home else []), Path("datasets") / "mano"]
-    file = f"MANO_{side.upper()}.pkl"
-    for place in places:
-        if place.is_file():
-            return place
-        for found in (place / file, place / "models" / file, *sorted(place.glob(f"*/{file}"))):
-            if found.is_file():
-                return found
-        deeper = sorted(place.glob(f"*/models/{file}"))
-        if deeper:
-            return deeper[0]
-    raise SourceError(
-        f"{file}: not found in {' or '.join(map(str, places))}; register at https://mano.is.tue.mpg.de, unpack the "
-        "models, and give their folder with --mano DIR, or put them into $HODATA_ROOT/mano"
-    )
 
 
 def handedness(model: ManoModel) -> str:

@@ -48,7 +48,7 @@ def rasterize(vertices: ArrayLike, faces: ArrayLike, K: ArrayLike, size: tuple[i
     to_screen(vertices, K, near, screen, inverse)
     inverse_depth = np.zeros((height, width))
     face_map = np.full((height, width), -1, dtype=np.int32)
-    draw(vertices, screen, inverse, faces, K, near, (0, 0), inverse_depth, face_map)
+    draw(vertices, screen, inverse, faces, K, near, (0, 0), inverse_depth, face_map, 0, 1)
     with np.errstate(divide="ignore"):
         depth = (1.0 / inverse_depth).astype(np.float32)
     return Raster(depth, face_map)

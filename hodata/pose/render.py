@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -77,39 +78,104 @@ def render(meshes: Sequence[PosedMesh], K: ArrayLike, size: tuple[int, int], *, 
             faces, is no error: it has no pixels.
     """
     K, width, height = _checked_camera(K, size, near)
-    prepared = [_checked_mesh(mesh, number) for number, mesh in enumerate(meshes)]
-    if len(prepared) > np.iinfo(np.int16).max:
-        raise ValueError(f"render: {len(prepared)} meshes, more than {np.iinfo(np.int16).max}")
-    table = np.array([mesh.label for mesh in meshes], dtype=np.uint8)
-    count = len(prepared)
-    nearest = np.zeros((height, width))  # 1/z
+    placed = _place(meshes, K, near, width, height)
+    count = len(placed)
     part = np.full((height, width), -1, dtype=np.int16)
     amodal = np.zeros((count, height, width), dtype=np.bool_)
     amodal_areas = np.zeros(count, dtype=np.int64)
-    for number, (vertices, faces) in enumerate(prepared):
-        screen, inverse = np.empty((len(vertices), 2), dtype=np.int64), np.empty(len(vertices))
-        x0, y0, x1, y1 = _window(to_screen(vertices, K, near, screen, inverse), width, height)
-        if x0 > x1 or y0 > y1:
-            continue
-        buffer = np.zeros((y1 - y0 + 1, x1 - x0 + 1))
-        draw(vertices, screen, inverse, faces, K, near, (x0, y0), buffer, None)
-        amodal_areas[number] = _merge(buffer, x0, y0, number, nearest, part, amodal[number])
+    around = _Window.around([mesh.window for mesh in placed])
+    nearest = np.zeros(around.shape)  # 1/z
+    for number, mesh in enumerate(placed):
+        own = np.zeros(mesh.window.shape)
+        mesh.draw(K, near, mesh.window, own)
+        amodal_areas[number] = _merge(own, mesh.window[:2], number, nearest, around[:2], part, amodal[number])
     labels = np.zeros((height, width), dtype=np.uint8)
     depth = np.full((height, width), np.inf, dtype=np.float32)
     areas = np.zeros(count, dtype=np.int64)
     boxes = np.tile(np.array([width, height, -1, -1], dtype=np.int32), (count, 1))
-    _finish(nearest, part, table, labels, depth, areas, boxes)
+    table = np.array([mesh.label for mesh in placed], dtype=np.uint8)
+    _finish(nearest, around[:2], part, table, labels, depth, areas, boxes)
     boxes[areas == 0] = (0, 0, -1, -1)
     return Rendering(labels, depth, part, amodal, areas / np.maximum(amodal_areas, 1), areas, boxes)
 
 
-def _window(bounds: tuple[int, int, int, int, bool], width: int, height: int) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 of the pixels that a mesh may cover: those inside its bounds, or all if it must be cut."""
-    left, top, right, bottom, cut = bounds
-    if cut:
-        return 0, 0, width - 1, height - 1
-    x0, y0 = -(-left // SUBPIXELS), -(-top // SUBPIXELS)
-    return max(x0, 0), max(y0, 0), min(right // SUBPIXELS, width - 1), min(bottom // SUBPIXELS, height - 1)
+def render_labels(
+    meshes: Sequence[PosedMesh], K: ArrayLike, size: tuple[int, int], *, near: float = NEAR
+) -> NDArray[np.uint8]:
+    """`render(...).labels` alone, uint8 [H, W], in about half the time. Same arguments, same errors."""
+    K, width, height = _checked_camera(K, size, near)
+    placed = _place(meshes, K, near, width, height)
+    around = _Window.around([mesh.window for mesh in placed])
+    nearest, drawn = np.zeros(around.shape), np.zeros(around.shape, dtype=np.uint8)
+    for mesh in placed:
+        mesh.draw(K, near, around, nearest, drawn)
+    labels = np.zeros((height, width), dtype=np.uint8)
+    labels[around.y0 : around.y1, around.x0 : around.x1] = drawn
+    return labels
+
+
+class _Window(NamedTuple):
+    """A part of the picture, x0 <= x < x1 and y0 <= y < y1."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.y1 - self.y0, self.x1 - self.x0
+
+    @staticmethod
+    def around(windows: list[_Window]) -> _Window:
+        """The smallest one that holds all others."""
+        windows = [w for w in windows if w.x0 < w.x1]
+        if not windows:
+            return _Window(0, 0, 0, 0)
+        x0, y0, x1, y1 = zip(*windows, strict=True)
+        return _Window(min(x0), min(y0), max(x1), max(y1))
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A checked mesh, projected (see `to_screen`), and the pixels that it may cover."""
+
+    vertices: NDArray[np.float64]
+    faces: NDArray[np.int32]
+    screen: NDArray[np.int64]
+    inverse: NDArray[np.float64]
+    window: _Window
+    label: int
+
+    def draw(
+        self,
+        K: NDArray[np.float64],
+        near: float,
+        window: _Window,
+        inverse_depth: NDArray[np.float64],
+        labels: NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Draw into buffers that cover `window`."""
+        if self.window.x0 < self.window.x1:
+            buffers = inverse_depth, labels, self.label, 0
+            draw(self.vertices, self.screen, self.inverse, self.faces, K, near, window[:2], *buffers)
+
+
+def _place(meshes: Sequence[PosedMesh], K: NDArray[np.float64], near: float, width: int, height: int) -> list[_Placed]:
+    if len(meshes) > np.iinfo(np.int16).max:
+        raise ValueError(f"render: {len(meshes)} meshes, more than {np.iinfo(np.int16).max}")
+    placed = []
+    for number, mesh in enumerate(meshes):
+        vertices, faces = _checked_mesh(mesh, number)
+        screen, inverse = np.empty((len(vertices), 2), dtype=np.int64), np.empty(len(vertices))
+        left, top, right, bottom, cut = to_screen(vertices, K, near, screen, inverse)
+        window = _Window(0, 0, width, height)
+        if not cut:  # no pixel lies beyond its corners
+            x0, x1 = max(-(-left // SUBPIXELS), 0), min(right // SUBPIXELS + 1, width)
+            y0, y1 = max(-(-top // SUBPIXELS), 0), min(bottom // SUBPIXELS + 1, height)
+            window = _Window(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else _Window(0, 0, 0, 0)
+        placed.append(_Placed(vertices, faces, screen, inverse, window, int(mesh.label)))
+    return placed
 
 
 def _checked_camera(K: ArrayLike, size: tuple[int, int], near: float) -> tuple[NDArray[np.float64], int, int]:
@@ -158,30 +224,38 @@ def _checked_mesh(mesh: PosedMesh, number: int) -> tuple[NDArray[np.float64], ND
 
 
 @numba.njit(cache=True, nogil=True)
-def _merge(buffer, x0, y0, number, nearest, part, silhouette):  # type: ignore[no-untyped-def]
-    """Lay one mesh's inverse depths [h, w], whose first pixel is (x0, y0), over the picture; the pixels it covers."""
+def _merge(own, own_origin, number, nearest, origin, part, silhouette):  # type: ignore[no-untyped-def]
+    """Lay one mesh's inverse depths over the others'; how many pixels it covers.
+
+    `own` and `nearest` are windows of the picture whose first pixels are `own_origin` and `origin` (x, y);
+    `part` and `silhouette` are as large as the picture.
+    """
     covered = 0
-    for y in range(buffer.shape[0]):
-        for x in range(buffer.shape[1]):
-            i = buffer[y, x]
+    for row in range(own.shape[0]):
+        y = row + own_origin[1]
+        for column in range(own.shape[1]):
+            i = own[row, column]
             if i > 0:
+                x = column + own_origin[0]
                 covered += 1
-                silhouette[y0 + y, x0 + x] = True
-                if i > nearest[y0 + y, x0 + x]:
-                    nearest[y0 + y, x0 + x] = i
-                    part[y0 + y, x0 + x] = number
+                silhouette[y, x] = True
+                if i > nearest[y - origin[1], x - origin[0]]:
+                    nearest[y - origin[1], x - origin[0]] = i
+                    part[y, x] = number
     return covered
 
 
 @numba.njit(cache=True, nogil=True)
-def _finish(nearest, part, table, labels, depth, areas, boxes):  # type: ignore[no-untyped-def]
-    """Fill in labels, depth, visible pixels [P] and their boxes [P, 4]."""
-    for y in range(part.shape[0]):
-        for x in range(part.shape[1]):
+def _finish(nearest, origin, part, table, labels, depth, areas, boxes):  # type: ignore[no-untyped-def]
+    """Fill in labels, depth, visible pixels [P] and their boxes [P, 4]; `nearest` is a window at `origin` (x, y)."""
+    for row in range(nearest.shape[0]):
+        y = row + origin[1]
+        for column in range(nearest.shape[1]):
+            x = column + origin[0]
             p = part[y, x]
             if p >= 0:
                 labels[y, x] = table[p]
-                depth[y, x] = 1.0 / nearest[y, x]
+                depth[y, x] = 1.0 / nearest[row, column]
                 areas[p] += 1
                 boxes[p, 0], boxes[p, 2] = min(boxes[p, 0], x), max(boxes[p, 2], x)
                 boxes[p, 1], boxes[p, 3] = min(boxes[p, 1], y), max(boxes[p, 3], y)

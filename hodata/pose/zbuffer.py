@@ -59,29 +59,30 @@ def to_screen(vertices, K, near, screen, inverse):  # type: ignore[no-untyped-de
 
 
 @numba.njit(cache=True, nogil=True)
-def draw(vertices, screen, inverse, faces, K, near, origin, inverse_depth, face_map):  # type: ignore[no-untyped-def]
-    """Draw faces [F, 3] into `inverse_depth` float64 [h, w] (0 = empty) and `face_map` int32 [h, w], in place.
+def draw(vertices, screen, inverse, faces, K, near, origin, inverse_depth, marks, first, step):  # type: ignore[no-untyped-def]
+    """Draw faces [F, 3] into `inverse_depth` float64 [h, w] (0 = empty) and `marks` integers [h, w], in place.
 
     Args:
         screen, inverse: of `to_screen`.
         origin: (x, y) picture coordinates of the buffers' first pixel.
-        face_map: None where nobody asks which face it is.
+        marks: where face f is nearest it gets `first + step * f`; None where nobody asks.
     """
     left, top = np.int64(origin[0]) * SUBPIXELS, np.int64(origin[1]) * SUBPIXELS
     for f in range(faces.shape[0]):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        mark = first + step * f
         if inverse[a] > 0 and inverse[b] > 0 and inverse[c] > 0:
             _fill(
                 screen[a, 0] - left, screen[a, 1] - top, inverse[a],
                 screen[b, 0] - left, screen[b, 1] - top, inverse[b],
-                screen[c, 0] - left, screen[c, 1] - top, inverse[c], f, inverse_depth, face_map,
+                screen[c, 0] - left, screen[c, 1] - top, inverse[c], mark, inverse_depth, marks,
             )  # fmt: skip
         else:
-            _clip_and_fill(vertices[a], vertices[b], vertices[c], K, near, left, top, f, inverse_depth, face_map)
+            _clip_and_fill(vertices[a], vertices[b], vertices[c], K, near, left, top, mark, inverse_depth, marks)
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill(x0, y0, i0, x1, y1, i1, x2, y2, i2, f, inverse_depth, face_map):  # type: ignore[no-untyped-def]
+def _fill(x0, y0, i0, x1, y1, i1, x2, y2, i2, mark, inverse_depth, marks):  # type: ignore[no-untyped-def]
     """Draw one triangle given in 1/256 pixel with the inverse depth of its corners."""
     height, width = inverse_depth.shape
     left = max((min(x0, x1, x2) + SUBPIXELS - 1) >> 8, 0)
@@ -124,8 +125,8 @@ def _fill(x0, y0, i0, x1, y1, i1, x2, y2, i2, f, inverse_depth, face_map):  # ty
                     i = min(max(i, lowest), highest)
                     if i > inverse_depth[y, x]:
                         inverse_depth[y, x] = i
-                        if face_map is not None:
-                            face_map[y, x] = f
+                        if marks is not None:
+                            marks[y, x] = mark
             elif entered:
                 break
             a += step_ax
@@ -137,7 +138,7 @@ def _fill(x0, y0, i0, x1, y1, i1, x2, y2, i2, f, inverse_depth, face_map):  # ty
 
 
 @numba.njit(cache=True, nogil=True)
-def _clip_and_fill(p0, p1, p2, K, near, left, top, f, inverse_depth, face_map):  # type: ignore[no-untyped-def]
+def _clip_and_fill(p0, p1, p2, K, near, left, top, mark, inverse_depth, marks):  # type: ignore[no-untyped-def]
     """Cut a face at the near plane and at the guard band (Sutherland-Hodgman) and draw what is left as a fan."""
     polygon = np.empty((9, 3))
     clipped = np.empty((9, 3))
@@ -176,7 +177,7 @@ def _clip_and_fill(p0, p1, p2, K, near, left, top, f, inverse_depth, face_map): 
     for k in range(1, count - 1):
         _fill(
             x[0], y[0], inverse[0], x[k], y[k], inverse[k], x[k + 1], y[k + 1], inverse[k + 1],
-            f, inverse_depth, face_map,
+            mark, inverse_depth, marks,
         )  # fmt: skip
 
 

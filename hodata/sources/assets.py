@@ -9,6 +9,34 @@ from pathlib import Path
 from hodata.errors import SourceError
 
 
+def find_mano(given: Path | None, dataset: Path, side: str = "right") -> Path:
+    """MANO_RIGHT.pkl or MANO_LEFT.pkl: the file given, or in a folder, its `models/`, or one level down.
+
+    Args:
+        given: what `--mano` names; None: the places of `default_places`.
+        dataset: the root of the dataset that needs it.
+        side: `right` or `left`.
+
+    Raises:
+        SourceError: not found; the message says where it looked, and what to download.
+    """
+    places = default_places("mano", given, dataset)
+    file = f"MANO_{side.upper()}.pkl"
+    for place in places:
+        if place.is_file():
+            return place
+        for found in (place / file, place / "models" / file, *sorted(place.glob(f"*/{file}"))):
+            if found.is_file():
+                return found
+        deeper = sorted(place.glob(f"*/models/{file}"))
+        if deeper:
+            return deeper[0]
+    raise SourceError(
+        f"{file} was not found in {_listed(places)}; register at https://mano.is.tue.mpg.de, unpack the models, and "
+        f"give their folder with --mano DIR or put them into {places[-1]}"
+    )
+
+
 def find_ycb(given: Path | None, dataset: Path) -> Path:
     """The folder that holds `<object>/textured_simple.obj`: the folder given, its `models/`, or one level down.
 

@@ -31,6 +31,7 @@ from hodata.sources.freihand_pose import (
     hand_instance,
     hand_of,
     iou,
+    open_wrist,
     pose_of,
     share_inside,
 )
@@ -58,6 +59,7 @@ class FreiHand(Source):
         masks: shipped, rendered or agree, see above.
         mano: file or folder of MANO_RIGHT.pkl; None: the default places. Needed to render; with it, shipped masks are
             compared with the annotation.
+        wrist_void: `auto`: the band round the open wrist of a rendered hand is void (`rendered`, `agree`); `off`.
 
     Raises:
         SourceError: not FreiHAND, or `masks` is none of the three.
@@ -72,17 +74,19 @@ class FreiHand(Source):
     )
     url = "https://lmb.informatik.uni-freiburg.de/projects/freihand/"
     version = "v2"
-    option_names: ClassVar[frozenset[str]] = frozenset({"masks", "mano"})
+    option_names: ClassVar[frozenset[str]] = frozenset({"masks", "mano", "wrist_void"})
 
-    def __init__(self, root: Path, masks: str = "shipped", mano: Path | None = None) -> None:
+    def __init__(self, root: Path, masks: str = "shipped", mano: Path | None = None, wrist_void: str = "auto") -> None:
         super().__init__(root)
         found = self.detect(self.root)
         if not found.matched:
             raise SourceError(f"{self.root}: is not FreiHAND: {found.reason}")
         if masks not in MASKS:
             raise SourceError(f"--masks {masks!r}: FreiHAND knows {', '.join(MASKS)}")
-        self.masks = masks
-        self._mesh = find_hand_mesh(mano, required=masks != "shipped" or mano is not None)
+        if wrist_void not in ("auto", "off"):
+            raise SourceError(f"--wrist-void {wrist_void!r}: FreiHAND knows auto and off")
+        self.masks, self.wrist_void = masks, wrist_void
+        self._mesh = find_hand_mesh(mano, self.root, required=masks != "shipped" or mano is not None)
         self._tables = Tables(self.root, with_vertices=self._mesh is not None)
         self._shipped_meaning = "hand-wrist"  # until the probe has seen arms in the training masks
 
@@ -111,7 +115,12 @@ class FreiHand(Source):
 
     def options(self) -> dict[str, str]:
         faces = "" if self._mesh is None else hashlib.sha256(self._mesh.faces.tobytes()).hexdigest()[:16]
-        return {"masks": self.masks, "mano_faces": faces, "tables": " ".join(self._tables.found())}
+        return {
+            "masks": self.masks,
+            "wrist_void": self.wrist_void,
+            "mano_faces": faces,
+            "tables": " ".join(self._tables.found()),
+        }
 
     def prepare(self, progress: Callable[[int, int], None] | None = None) -> None:
         if self.masks != "shipped":
@@ -272,7 +281,10 @@ class FreiHand(Source):
                 )
         masks = record.extra["masks"]
         silhouette = None if drawn is None else drawn.hand
-        mask = compose(masks, shipped, silhouette)
+        wrist = None
+        if drawn is not None and self._mesh is not None and self.wrist_void == "auto":
+            wrist = open_wrist(annotation, self._mesh, drawn)
+        mask = compose(masks, shipped, silhouette, wrist)
         backgrounds = ("green", "composited", "composited", "composited")
         pose = pose_of(annotation)
         return Sample(

@@ -18,6 +18,7 @@ from hodata.labels import Label
 from hodata.pose.camera import project
 from hodata.pose.keypoints import in_front
 from hodata.sample import Camera, Hand, Instance, encode_rle, instance_of
+from hodata.sources.assets import find_mano
 from hodata.sources.freihand_tables import Annotation
 
 Mask = NDArray[np.bool_]
@@ -46,16 +47,16 @@ class Drawn:
     depth: NDArray[np.float32]
 
 
-def find_hand_mesh(mano: Path | None, required: bool) -> HandMesh | None:
+def find_hand_mesh(mano: Path | None, dataset: Path, required: bool) -> HandMesh | None:
     """MANO's right hand from `mano` or the default places; None where there is none and none is required.
 
     Raises:
         SourceError: none was found but one is required, or the file is no MANO model of a right hand.
     """
-    from hodata.pose.mano import find_mano, load_mano
+    from hodata.pose.mano import load_mano
 
     try:
-        path = find_mano(mano, "right")
+        path = find_mano(mano, dataset)
     except SourceError:
         if required:
             raise
@@ -92,20 +93,34 @@ def share_inside(drawn: Mask, shipped: Mask) -> float:
     return int((drawn & shipped).sum()) / max(int(drawn.sum()), 1)
 
 
-def compose(masks: str, shipped: Mask | None, drawn: Mask | None) -> NDArray[np.uint8]:
+def compose(masks: str, shipped: Mask | None, drawn: Mask | None, wrist: Mask | None = None) -> NDArray[np.uint8]:
     """The stored mask, label ids uint8 [H, W].
 
     Args:
         masks: shipped, rendered, or agree: void where the two differ.
         shipped: bool [H, W], which `shipped` and `agree` need.
         drawn: bool [H, W], which `rendered` and `agree` need.
+        wrist: bool [H, W], where a drawn hand ends and is left undecided.
     """
-    if masks == "agree":
-        assert shipped is not None and drawn is not None
-        return np.where(shipped == drawn, _labels(shipped), np.uint8(Label.VOID))
-    hand = shipped if masks == "shipped" else drawn
+    hand = drawn if masks == "rendered" else shipped
     assert hand is not None
-    return _labels(hand)
+    mask = _labels(hand)
+    if masks == "shipped":
+        return mask
+    if masks == "agree":
+        assert drawn is not None
+        mask[hand != drawn] = Label.VOID
+    if wrist is not None:
+        mask[wrist] = Label.VOID
+    return mask
+
+
+def open_wrist(annotation: Annotation, mesh: HandMesh, drawn: Drawn) -> Mask:
+    """The band round the open wrist of a rendered hand, bool [H, W]."""
+    from hodata.pose.wrist import wrist_band  # numba
+
+    assert annotation.K is not None and annotation.vertices is not None
+    return wrist_band(annotation.vertices[mesh.loop], annotation.K, drawn.depth, drawn.hand)
 
 
 def hand_instance(mask: NDArray[np.uint8], shipped: Mask | None, drawn: Mask | None) -> Instance:

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from hodata.errors import SampleError, SourceError
 from hodata.labels import MEANINGS, Label, Meaning
-from hodata.pose.mano import VERTICES, find_mano
+from hodata.pose.mano import VERTICES
 from hodata.pose.wrist import wrist_band
 from hodata.sample import Camera, ObjectPose, Record, Sample, sample_key
 from hodata.sources import ho3d_checks as checks
-from hodata.sources.assets import find_ycb
+from hodata.sources.assets import find_mano, find_ycb
 from hodata.sources.base import Detection, LeftOut, Scan, Source, SplitRules
 from hodata.sources.big_tables import is_converted, table
 from hodata.sources.ho3d_frame import (
@@ -87,7 +87,7 @@ class HO3D(Source):
         self._has_truth = all((self.root / name).is_file() for name in _TABLES)
         needs_hand = self._has_truth or (self.root / "train").is_dir()
         self._models = Models(
-            find_mano(mano, "right") if needs_hand or mano is not None else None, find_ycb(ycb, self.root)
+            find_mano(mano, self.root) if needs_hand or mano is not None else None, find_ycb(ycb, self.root)
         )
         self._seg_colors: checks.SegColors | None = None  # until the probe has measured which channel is what
 
@@ -150,6 +150,10 @@ class HO3D(Source):
                 self._scan_subset(scan, subset, calibrated)
             else:
                 scan.notes.append(f"no folder {subset}")
+        if self.version == "v2":
+            scan.notes.append(
+                "PNG pictures take four times as long to read in training as JPEG; docs/datasets.md says how to convert"
+            )
         if any(record.subset == "evaluation" for record in scan.records) and not self._has_truth:
             scan.notes.append(
                 "no evaluation_verts.json and evaluation_xyz.json (the ground truth of 2024): evaluation frames are "
@@ -293,7 +297,10 @@ class HO3D(Source):
         if not self._has_truth:
             return None
         row = int(record.extra["row"])
-        vertices, xyz = (_mapped(self.root / name, shape)[row].astype(np.float64) for name, shape in _TABLES.items())
+        vertices, xyz = (
+            _mapped(self.root / name, shape, (self.root / name).stat().st_mtime_ns)[row].astype(np.float64)
+            for name, shape in _TABLES.items()
+        )
         if not (np.isfinite(vertices).all() and np.isfinite(xyz).all()):
             raise SampleError(record.image, f"row {row} of the evaluation tables holds nan or infinity")
         return PosedHand(vertices, ho3d_order(xyz, vertices))
@@ -310,7 +317,8 @@ class HO3D(Source):
 
 
 @lru_cache(maxsize=8)
-def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _mapped(path: Path, shape: tuple[int, ...], changed: int) -> NDArray[np.float32]:
+    """A table, mapped once in every process for each state of its file."""
     return table(path, shape, "<f4", finite=False)
 
 

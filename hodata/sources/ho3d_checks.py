@@ -96,21 +96,21 @@ def explain_hand(model: ManoModel, meta: Meta) -> str:
 def explain_corners(meta: Meta, mesh: Mesh) -> str:
     """Why the object's box may be far from the annotated one."""
     assert meta.corners is not None and meta.corners_rest is not None
-    low, high = meta.corners_rest.min(axis=0), meta.corners_rest.max(axis=0)
+    box = np.stack([meta.corners_rest.min(axis=0), meta.corners_rest.max(axis=0)])
     near = LIMIT_MM * 3e-3
-    size, shipped = mesh.bounds[1] - mesh.bounds[0], high - low
-    if np.abs(size - shipped).max() < near and np.abs(mesh.bounds - [low, high]).max() > near:
+    if np.abs(mesh.bounds - box).max() <= near:  # the mesh is the annotated one, so it is the pose
+        if np.linalg.norm(flip_opengl(meta.corners_rest @ meta.R.T + meta.t) - meta.corners, axis=1).max() < near:
+            return "the corners are in OpenCV axes, HO-3D ships OpenGL axes"
+        return "is the meta file unchanged?"
+    size, annotated = mesh.bounds[1] - mesh.bounds[0], box[1] - box[0]
+    if np.abs(size - annotated).max() <= near:
         return "the mesh was moved, perhaps centred: use YCB-Video's textured_simple.obj as it is"
-    if np.abs(size / 1000 - shipped).max() < near or np.abs(size * 1000 - shipped).max() < 1000 * near:
-        return "the mesh is in other units than metres"
-    if np.abs(np.sort(size) - np.sort(shipped)).max() < near:
+    if np.abs(np.sort(size) - np.sort(annotated)).max() <= near:
         return "the mesh's axes are swapped: use YCB-Video's textured_simple.obj as it is"
-    if np.abs(size - shipped).max() > near:
-        listed = " x ".join(f"{1000 * side:.0f}" for side in size), " x ".join(f"{1000 * s:.0f}" for s in shipped)
-        return f"the mesh is another object: it measures {listed[0]} mm, the annotated one {listed[1]} mm"
-    if np.abs(flip_opengl(meta.corners_rest @ meta.R.T + meta.t) - meta.corners).max() < near:
-        return "the corners are in OpenCV axes, HO-3D ships OpenGL axes"
-    return "is the meta file unchanged?"
+    if np.abs(size / 1000 - annotated).max() <= near or np.abs(size * 1000 - annotated).max() <= 1000 * near:
+        return "the mesh is in other units than metres"
+    listed = " x ".join(f"{1000 * s:.0f}" for s in size), " x ".join(f"{1000 * s:.0f}" for s in annotated)
+    return f"the mesh is another object: it measures {listed[0]} mm, the annotated one {listed[1]} mm"
 
 
 @dataclass(frozen=True)

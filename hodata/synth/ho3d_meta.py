@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from hodata.pose.camera import OPENCV_FROM_OPENGL as FLIP
 from hodata.pose.camera import axis_angle, flip_opengl, project, rodrigues
 from hodata.synth.hand_model import hand_model
-from hodata.synth.lofts import Skin
 from hodata.synth.python2_pickle import dumps
 from hodata.synth.scene import HandTruth, ObjectTruth
 from hodata.synth.ycb_shapes import LABELS, stand_in
@@ -59,9 +58,7 @@ def annotation(hand: HandTruth, item: ObjectTruth, K: Array, cameras: list[str])
 
 def contacts(hand: HandTruth, item: ObjectTruth) -> dict[str, Any]:
     """The fields of version 3: distance (metres) of every vertex to the object, and the nearest point on it."""
-    skin = stand_in(item.name).solid.bodies[0]
-    assert isinstance(skin, Skin)
-    spots, distance = skin.nearest((hand.vertices - item.t) @ item.R)
+    spots, distance = stand_in(item.name).skin.nearest((hand.vertices - item.t) @ item.R)
     return {
         "handVertContact": (distance < CONTACT),
         "handVertDist": np.abs(distance),

@@ -94,7 +94,7 @@ class Job:
         return SEQUENCES[self.number]
 
 
-_FLAWS = {5: "none", 9: "missing", 13: "unlisted"}  # of every 41 training frames
+_FLAWS = {3: "none", 6: "missing", 9: "unlisted"}  # of every 41 training frames
 
 
 def plan_sequences(frames: int, seed: int) -> list[Job]:

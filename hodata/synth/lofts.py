@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -173,50 +174,76 @@ class Skin:
     def nearest(self, points: Array) -> tuple[Array, Array]:
         """The nearest point [N, 3] of the surface to each point [N, 3], and the signed distance [N] to it."""
         tree, face_of = self._samples
-        corners = self.surface.vertices[self.surface.faces[face_of[tree.query(points, k=CANDIDATES)[1]]]]
-        spots = closest_on_triangles(points[:, None], corners)
-        away = points[:, None] - spots
-        distance = np.linalg.norm(away, axis=-1)
-        normal = np.cross(corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :])
-        height = np.einsum("nkc,nkc->nk", away, normal) / np.linalg.norm(normal, axis=-1)
-        # Where faces tie (at an edge, at a corner) the one that faces the point most knows the side.
-        tie = distance <= distance.min(axis=1, keepdims=True) + 1e-7
-        best = np.where(tie, np.abs(height), -1.0).argmax(axis=1)
-        rows = np.arange(len(points))
-        return spots[rows, best], np.where(height[rows, best] < 0, -1.0, 1.0) * distance[rows, best]
+        candidates = face_of[tree.query(points, k=CANDIDATES)[1]]
+        spots, distance = np.empty((len(points), 3)), np.empty(len(points))
+        corners = self.surface.vertices[self.surface.faces]
+        _nearest(np.ascontiguousarray(points, dtype=np.float64), candidates, corners, spots, distance)
+        return spots, distance
 
     def distance(self, p: Array) -> Array:
         """Signed distance [...] of points [..., 3]: negative inside."""
         return self.nearest(p.reshape(-1, 3))[1].reshape(p.shape[:-1])
 
+    def gap(self, points: Array) -> float:
+        """Distance between the surface and the nearest of some points [N, 3]; exact to a fraction of a millimetre."""
+        near = np.argsort(self._samples[0].query(points)[0], kind="stable")[:48]
+        return float(np.abs(self.distance(points[near])).min())
 
-def closest_on_triangles(p: Array, corners: Array) -> Array:
-    """The point [..., 3] of each triangle [..., 3, 3] nearest to p [..., 3].
 
-    By the case distinction of Ericson, Real-Time Collision Detection, section 5.1.5.
+@numba.njit(cache=True, inline="always")
+def _dot(x, y):  # type: ignore[no-untyped-def]
+    return x[0] * y[0] + x[1] * y[1] + x[2] * y[2]
+
+
+@numba.njit(cache=True)
+def closest_on_triangle(p, a, b, c):  # type: ignore[no-untyped-def]
+    """Weights of a, b, c at the triangle's point nearest to p: Ericson, Real-Time Collision Detection, section 5.1.5.
+
+    All are [3].
     """
-    a, b, c = corners[..., 0, :], corners[..., 1, :], corners[..., 2, :]
     ab, ac = b - a, c - a
-
-    def dot(x: Array, y: Array) -> Array:
-        return (x * y).sum(axis=-1)
-
-    d1, d2 = dot(ab, p - a), dot(ac, p - a)
-    d3, d4 = dot(ab, p - b), dot(ac, p - b)
-    d5, d6 = dot(ab, p - c), dot(ac, p - c)
+    ap, bp, cp = p - a, p - b, p - c
+    d1, d2, d3, d4, d5, d6 = _dot(ab, ap), _dot(ac, ap), _dot(ab, bp), _dot(ac, bp), _dot(ab, cp), _dot(ac, cp)
+    if d1 <= 0 and d2 <= 0:
+        return 1.0, 0.0, 0.0
+    if d3 >= 0 and d4 <= d3:
+        return 0.0, 1.0, 0.0
+    if d6 >= 0 and d5 <= d6:
+        return 0.0, 0.0, 1.0
     va, vb, vc = d3 * d6 - d5 * d4, d5 * d2 - d1 * d6, d1 * d4 - d3 * d2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        inside = a + (vb / (va + vb + vc))[..., None] * ab + (vc / (va + vb + vc))[..., None] * ac
-        on_ab = a + (d1 / (d1 - d3))[..., None] * ab
-        on_ac = a + (d2 / (d2 - d6))[..., None] * ac
+    if vc <= 0 and d1 >= 0 and d3 <= 0:
+        t = d1 / (d1 - d3)
+        return 1 - t, t, 0.0
+    if vb <= 0 and d2 >= 0 and d6 <= 0:
+        t = d2 / (d2 - d6)
+        return 1 - t, 0.0, t
+    if va <= 0 and d4 >= d3 and d5 >= d6:
         t = (d4 - d3) / ((d4 - d3) + (d5 - d6))
-        on_bc = b + t[..., None] * (c - b)
-    cases = [
-        ((d1 <= 0) & (d2 <= 0), a),
-        ((d3 >= 0) & (d4 <= d3), b),
-        ((d6 >= 0) & (d5 <= d6), c),
-        ((vc <= 0) & (d1 >= 0) & (d3 <= 0), on_ab),
-        ((vb <= 0) & (d2 >= 0) & (d6 <= 0), on_ac),
-        ((va <= 0) & (d4 >= d3) & (d5 >= d6), on_bc),
-    ]
-    return np.select([case[..., None] for case, _ in cases], [value for _, value in cases], inside)
+        return 0.0, 1 - t, t
+    total = va + vb + vc
+    return va / total, vb / total, vc / total
+
+
+@numba.njit(cache=True)
+def _nearest(points, candidates, corners, spots, distance):  # type: ignore[no-untyped-def]
+    """Fill `spots` [N, 3] and signed `distance` [N] from the candidate faces [N, K] of each point."""
+    away, normal = np.empty(3), np.empty(3)
+    for n in range(len(points)):
+        best, facing = np.inf, -1.0
+        for f in candidates[n]:
+            a, b, c = corners[f, 0], corners[f, 1], corners[f, 2]
+            wa, wb, wc = closest_on_triangle(points[n], a, b, c)
+            for k in range(3):
+                away[k] = points[n, k] - wa * a[k] - wb * b[k] - wc * c[k]
+                i, j = (k + 1) % 3, (k + 2) % 3
+                normal[k] = (b[i] - a[i]) * (c[j] - a[j]) - (b[j] - a[j]) * (c[i] - a[i])
+            length = np.sqrt(_dot(away, away))
+            if length > best + 1e-7:
+                continue
+            # Where faces tie (at an edge, at a corner) the one that faces the point most knows the side.
+            height = _dot(away, normal) / np.sqrt(_dot(normal, normal))
+            if length < best - 1e-7 or abs(height) > facing:
+                best, facing = length, abs(height)
+                distance[n] = -length if height < 0 else length
+                for k in range(3):
+                    spots[n, k] = points[n, k] - away[k]

@@ -55,10 +55,11 @@ class Hold:
 
 @dataclass(frozen=True)
 class Stand:
-    """A stand-in: its surface, the solid made of it (same frame), and how it can be held."""
+    """A stand-in: its surface (`skin` measures distances to it), the solid made of it, how it can be held."""
 
     name: str
     surface: Surface
+    skin: Skin
     solid: Solid
     holds: tuple[Hold, ...]
 
@@ -87,7 +88,8 @@ def stand_in(name: str) -> Stand:
     surface = Surface(surface.vertices * scale + offset, surface.faces, surface.slots)
     moved = tuple(Hold(tuple(np.array(h.at) * scale + offset), h.thumb, h.inward, h.grip) for h in holds)
     grip = min(h.grip for h in holds)
-    return Stand(name, surface, Solid(name, draw_mesh(surface), (Skin(surface),), grip, 0.0), moved)
+    skin = Skin(surface)
+    return Stand(name, surface, skin, Solid(name, draw_mesh(surface), (skin,), grip, 0.0), moved)
 
 
 def draw_mesh(surface: Surface) -> Mesh:

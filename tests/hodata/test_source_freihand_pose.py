@@ -42,15 +42,16 @@ def broken(raw: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(raw, tmp_path / "raw"))
 
 
-def opened(raw: Path, masks: str) -> FreiHand:
-    source = FreiHand(raw / "freihand", masks=masks, mano=raw / "mano")
+def opened(raw: Path, masks: str, wrist_void: str = "auto") -> FreiHand:
+    source = FreiHand(raw / "freihand", masks=masks, mano=raw / "mano", wrist_void=wrist_void)
+
     source.prepare()
     return source
 
 
-def loaded(raw: Path, masks: str) -> list[tuple[Record, Sample, np.ndarray]]:
+def loaded(raw: Path, masks: str, wrist_void: str = "off") -> list[tuple[Record, Sample, np.ndarray]]:
     """Record, sample and true labels of every base picture."""
-    source = opened(raw, masks)
+    source = opened(raw, masks, wrist_void=wrist_void)
     found = []
     for record in source.scan().records:
         if record.extra["version"] == 0:
@@ -104,6 +105,24 @@ def test_agree_is_void_exactly_where_the_two_differ(raw: Path) -> None:
         for each in (sample, drawn, both):
             assert each.quality["iou_silhouette"] == pytest.approx(iou), record.image
     assert voids > 1000, "held objects are void"
+
+
+@pytest.mark.parametrize("masks", ["rendered", "agree"])
+def test_only_a_band_at_the_open_wrist_is_left_undecided(raw: Path, masks: str) -> None:
+    banded = 0
+    for (record, kept, _), (_, open_, _) in zip(loaded(raw, masks), loaded(raw, masks, "auto"), strict=True):
+        band = kept.mask != open_.mask
+        assert (open_.mask[band] == Label.VOID).all()
+        banded += np.count_nonzero(band)
+        loop = np.array(kept.hands[0].wrist_loop)
+        width = np.linalg.norm(loop[:, None] - loop, axis=-1).max()
+        rows, columns = np.nonzero(band)
+        if len(rows):
+            away = np.linalg.norm(np.stack([columns, rows], axis=1)[:, None] - loop, axis=-1).min(axis=1)
+            assert away.max() < 0.75 * width, record.image
+    assert banded > 1000
+    for (_, kept, _), (_, open_, _) in zip(loaded(raw, "shipped"), loaded(raw, "shipped", "auto"), strict=True):
+        np.testing.assert_array_equal(kept.mask, open_.mask)
 
 
 def test_rendered_instances_carry_their_whole_silhouette(raw: Path) -> None:

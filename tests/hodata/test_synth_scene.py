@@ -13,7 +13,7 @@ from hodata.pose.rasterize import rasterize
 from hodata.synth.hand_model import hand_model
 from hodata.synth.scene import compose, render_scene
 
-SIZES = {"studio": (160, 160), "ego": (240, 160), "game": (240, 136)}
+SIZES = {"studio": (160, 160), "ego": (240, 160), "game": (240, 136), "table": (240, 180)}
 KINDS = tuple(SIZES)
 
 
@@ -55,7 +55,7 @@ def test_hands_are_where_their_numbers_say(kind):
         np.testing.assert_array_equal(scene.owner > 0, skin)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["studio", "ego", "game"])
 def test_labelled_things_are_touched_and_others_are_not(kind):
     held = lying = 0
     for r in range(6):
@@ -87,6 +87,28 @@ def test_cameras_of_one_instant_see_one_world():
     for view in (a, b):
         knuckle = project(transform(view.T_camera_from_world, view.world.hands[0].joints[4]), view.K)
         assert np.abs(knuckle - 80).max() < 30
+
+
+def test_a_table_recording_moves_smoothly_and_holds_what_it_holds():
+    """Action by action: nothing jumps between frames, what is held turns with the hand, what is not lies still."""
+    for recording, action in ((0, "hold"), (1, "lift"), (3, "rest")):
+        labels, holds = set(), []
+        for frame in range(0, 210, 10):
+            worlds = [compose("table", 2, recording, frame + k, (16, 12)).view.world for k in (0, 1)]
+            (hand, then), (thing, was) = ([w.hands[0] for w in worlds], [w.objects[0] for w in worlds])
+            labels.add(thing.label)
+            assert np.linalg.norm(hand.vertices - then.vertices, axis=1).max() < 0.03
+            move = np.linalg.norm(thing.t - was.t)
+            assert move < 0.025
+            if thing.label is was.label is Label.OBJECT:
+                assert move < (0.003 if action == "lift" else 1e-12)
+            holds.append(np.append(hand.R.T @ thing.R, hand.R.T @ (thing.t - hand.wrist)[:, None]))
+            surface = thing.mesh.vertices @ thing.R.T + thing.t
+            assert min(hand.vertices[:, 2].min(), surface[:, 2].min()) > -0.001, "nothing reaches into the table"
+        if action == "hold":
+            np.testing.assert_allclose(holds, np.tile(holds[0], (len(holds), 1)), atol=1e-9)
+        wanted = {"hold": {Label.OBJECT_RIGHT}, "rest": {Label.OBJECT}, "lift": {Label.OBJECT, Label.OBJECT_RIGHT}}
+        assert labels == wanted[action], action
 
 
 def test_versions_share_geometry_but_not_colour():
