@@ -9,6 +9,8 @@ from __future__ import annotations
 class HodataError(Exception):
     """Anything a user can cause and cure; its text is printed without a traceback (exit 1)."""
 
+    exit_code = 1
+
 
 class SourceError(HodataError):
     """A dataset folder is missing, is another dataset, or lacks files that nothing works without."""
@@ -38,6 +40,16 @@ class PlanError(HodataError):
 
 class ShardError(HodataError):
     """A shard, index or manifest is damaged, incomplete or of an unknown format version."""
+
+
+class WhereError(HodataError):
+    """An expression that chooses samples is wrong: its text shows the place (exit 2: wrong usage)."""
+
+    exit_code = 2
+
+
+class EmptySelectionError(HodataError):
+    """No sample is left of a selection; its text says how many each part left."""
 
 
 class Unannotated(SampleError):

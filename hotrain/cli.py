@@ -46,9 +46,21 @@ _shards = click.option(
     "--shards", "shards", multiple=True, metavar="SHARD|DIR|GLOB", help="May be repeated; quote a glob. Required."
 )
 
+_where = click.option(
+    "--where", default="", metavar="EXPRESSION", help="Only samples for which this holds: \"source = 'ho3d' and held\"."
+)
+_exclude = click.option(
+    "--exclude",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A text file of keys to leave out, one a line; may be repeated.",
+)
+
 
 @cli.command()
 @_shards
+@_where
+@_exclude
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/<date-time>]")
 @click.option("--task", type=click.Choice(sorted(TASKS)), default="hand", show_default=True)
 @click.option("--init", type=click.Path(path_type=Path), help="Start from another run; only last layers are new.")
@@ -78,6 +90,7 @@ def fit(context: click.Context, **options: Any) -> None:
     Writes RUN/checkpoints, best.json, log.jsonl, tensorboard/, previews/ and curves.png, and prints RUN. Without
     torchrun it starts one process per visible GPU. SIGTERM or SIGINT saves and exits 75; --resume goes on.
     """
+    from hodata.shards.select import read_keys
     from hotrain.checkpoint import find
     from hotrain.config import FitConfig, read_recipe
 
@@ -90,6 +103,8 @@ def fit(context: click.Context, **options: Any) -> None:
     for values in (options, given):
         if "source_weight" in values:
             values["source_weights"] = _weights(values.pop("source_weight"))
+        if "exclude" in values:
+            values["exclude"] = tuple(sorted({key for path in values["exclude"] for key in read_keys(path)}))
         for name in ("out", "init"):
             if values.get(name) is not None:
                 values[name] = str(values[name])
@@ -125,6 +140,8 @@ def fit(context: click.Context, **options: Any) -> None:
 
 @cli.command("eval")
 @_shards
+@_where
+@_exclude
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="A run (its best) or a checkpoint.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
 @click.option("--extent", type=click.Choice(EXTENTS), default="wrist", show_default=True, help="Where a hand ends.")
@@ -136,6 +153,8 @@ def fit(context: click.Context, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def evaluate(
     shards: Sequence[str],
+    where: str,
+    exclude: Sequence[Path],
     checkpoint: Path,
     split: str,
     extent: str,
@@ -153,25 +172,25 @@ def evaluate(
     if not shards:
         raise click.UsageError("Missing option '--shards'")
     from hodata.shards.reader import ShardIndex
+    from hodata.shards.select import Selector, select_rows
     from hotrain.baseline import fit_color_histogram
     from hotrain.checkpoint import find
     from hotrain.distributed import is_main, join_group, leave_group, world_size
-    from hotrain.errors import SelectionError
     from hotrain.evaluate import evaluate as run_evaluate
     from hotrain.pictures import save_picture
     from hotrain.predict import load_predictor
     from hotrain.progress import progress
+    from hotrain.selection import select_to_score
     from hotrain.sheets import example_sheet, spread_rows
 
+    selector = Selector.of(where, exclude)
     opened = find(checkpoint)
     index = ShardIndex.open(shards)
-    rows = index.select(split=split)
-    if not len(rows):
-        raise SelectionError(
-            f"{', '.join(shards)}: none of {len(index)} samples is in the split {split}; choose another --split"
-        )
+    rows, notes = select_to_score(index, selector, split)
     place = join_group(device)
     try:
+        for note in notes if is_main() else ():
+            click.echo(note, err=True)
         predictor = load_predictor(opened, place)
         with progress("eval", len(rows), main=is_main()) as bar:
             found = run_evaluate(
@@ -185,7 +204,7 @@ def evaluate(
             )
         by_color: Report | None = None
         if baseline:
-            train = index.select(split="train")
+            train = select_rows(index, selector, "train").rows
             with progress("colour histogram", min(len(train), 2000), main=is_main()) as bar:
                 histogram = fit_color_histogram(
                     index, train, opened.task, extent=extent, on_sample=lambda: bar.advance(1)
@@ -202,6 +221,8 @@ def evaluate(
         leave_group()
     if as_json:
         document = found.to_json()
+        if selector:
+            document["selection"] = {"where": selector.where, "exclude": sorted(selector.exclude)}
         if by_color is not None:
             document["baseline"] = by_color.to_json()
         click.echo(json.dumps(document, indent=1))
@@ -255,7 +276,7 @@ def main(run: Callable[..., Any] = cli) -> None:
         run()
     except HodataError as error:
         click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

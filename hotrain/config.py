@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hodata.labels import EXTENTS, TASKS
+from hodata.shards.select import read_keys
 from hotrain.errors import CheckpointError, TrainingError
 
 _TOML_KINDS: dict[str, tuple[type, ...]] = {
@@ -28,6 +29,8 @@ class FitConfig:
     Args:
         shards: files, folders or globs; their recorded splits are used.
         out: the run's folder.
+        where: expression over the index that chooses samples (`hodata.shards.where`); empty: all.
+        exclude: keys of samples to leave out.
         task: name of a `hodata.labels.Task`.
         model: one of `hotrain.model.MODELS`.
         weights: `coco`, `none` or a file.
@@ -55,6 +58,8 @@ class FitConfig:
 
     shards: tuple[str, ...]
     out: str
+    where: str = ""
+    exclude: tuple[str, ...] = ()
     task: str = "hand"
     model: str = "deeplabv3_resnet50"
     weights: str = "coco"
@@ -96,7 +101,8 @@ class FitConfig:
                 raise TrainingError(f"{name} is {getattr(self, name)!r}, expected {what}")
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "shards": list(self.shards), "source_weights": dict(self.source_weights)}
+        lists = {"shards": list(self.shards), "exclude": list(self.exclude)}
+        return {**asdict(self), **lists, "source_weights": dict(self.source_weights)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> FitConfig:
@@ -107,7 +113,7 @@ class FitConfig:
                 f"the stored options do not fit this version (unknown: {unknown}, found: {sorted(data)}); "
                 "use the program that started the run"
             )
-        return cls(**{**data, "shards": tuple(data["shards"])})
+        return cls(**{**data, "shards": tuple(data["shards"]), "exclude": tuple(data.get("exclude", ()))})
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -130,7 +136,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
             raise TrainingError(f"{path}: {name} is {value!r}, expected {expected}")
     if isinstance(recipe.get("shards"), str):
         recipe["shards"] = [recipe["shards"]]
-    return recipe | ({"shards": tuple(recipe["shards"])} if "shards" in recipe else {})
+    if isinstance(recipe.get("exclude"), str):  # a file, as on the command line; a list holds the keys themselves
+        recipe["exclude"] = read_keys(Path(recipe["exclude"]))
+    return recipe | {name: tuple(recipe[name]) for name in ("shards", "exclude") if name in recipe}
 
 
 def learning_rate(step: int, steps: int, warmup: float) -> float:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from hodata.shards.reader import ShardIndex
 
 
-def refuse_leaks(index: ShardIndex) -> list[str]:
-    """Raise SelectionError where a group is in train here and in val or test there.
+def refuse_leaks(index: ShardIndex, rows: NDArray[np.int64] | None = None) -> list[str]:
+    """Raise SelectionError where, among some rows (None: all), a group is in train here and in val or test there.
 
     Groups are global names, so two versions of one recording in two builds are found too. A build made with
     `--split-policy official` may leak into itself, as its authors published it: that becomes a warning.
@@ -24,9 +24,12 @@ def refuse_leaks(index: ShardIndex) -> list[str]:
     Returns:
         warnings for people.
     """
-    groups, splits, sources = (index.column(name) for name in ("group", "split", "source"))
+    import pyarrow as pa
+
+    table = pa.table({name: index.arrow(name) for name in ("group", "split", "source")})
+    places = (table if rows is None else table.take(rows)).group_by(table.column_names).aggregate([])
     found: dict[str, dict[str, set[str]]] = {}
-    for group, split, source in zip(groups, splits, sources, strict=True):
+    for group, split, source in zip(*(column.to_pylist() for column in places.columns), strict=True):
         found.setdefault(group, {}).setdefault(split, set()).add(source)
     published: dict[str, int] = {}
     leaks: dict[str, tuple[str, str, str]] = {}
@@ -43,7 +46,7 @@ def refuse_leaks(index: ShardIndex) -> list[str]:
         raise SelectionError(
             f"{len(leaks)} groups stand on both sides of a split; the first: {group!r} is in train in {here!r} and in "
             f"{split} in {there!r}. The score would be of frames that training saw: build both with the same "
-            "--split-policy, or leave one out"
+            "--split-policy, or leave one out (--where, --exclude)"
         )
     return [
         f"warning: {name} has its published splits, and {count} of its recordings that train are also in val or test: "

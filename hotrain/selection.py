@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hodata.labels import Meaning, Task
 from hodata.shards.reader import ShardIndex
+from hodata.shards.select import Selector, select_rows
 from hotrain import guards
 from hotrain.config import FitConfig
 from hotrain.errors import SelectionError
@@ -48,21 +49,41 @@ def select(config: FitConfig, task: Task) -> Selection:
         ShardError: shards are missing, damaged, or hold a key twice.
         SelectionError: no training sample, a group on both sides of a split, or a class that could answer everything.
     """
+    selector = Selector(config.where, frozenset(config.exclude))
     index = ShardIndex.open(config.shards)
-    train = index.select(split="train")
+    selected = select_rows(index, selector)
+    chosen = selected.rows
+    train, val = (np.intersect1d(chosen, index.select(split=split)) for split in ("train", "val"))
     if not len(train):
         raise SelectionError(
-            f"{', '.join(config.shards)}: {len(index)} samples, none of them in the split train; "
-            "training needs shards named <name>-train-*.tar"
+            f"{', '.join(config.shards)}: {len(chosen)} of {len(index)} samples are selected, none of them in the "
+            "split train; training needs shards named <name>-train-*.tar"
         )
-    warnings = guards.refuse_leaks(index)
+    warnings = selected.notes + guards.refuse_leaks(index, chosen)
     guards.refuse_illegal_ids(index, train)
     guards.refuse_free_answers(index, train, task)
     sources = index.column("source")
     rows = {str(name): train[sources[train] == name] for name in sorted(set(sources[train]))}
-    val_rows = _fixed_subset(index, index.select(split="val"), config.val_limit)
+    val_rows = _fixed_subset(index, val, config.val_limit)
+    if selector:
+        warnings.append(f"selected: {len(chosen):,} of {len(index):,} samples, {len(train):,} of them to train on")
     notes = warnings + _notes(index, rows, val_rows, task, config.extent)
     return Selection(index, rows, val_rows, index.data_hash(train), notes)
+
+
+def select_to_score(index: ShardIndex, selector: Selector, split: str) -> tuple[NDArray[np.int64], list[str]]:
+    """The rows of a split that a selector allows, and notes for people.
+
+    Raises:
+        EmptySelectionError: there is none; says how many rows each part of the request left.
+        SelectionError: a group of these shards is on both sides of a split.
+    """
+    selected = select_rows(index, selector, split)
+    if split == "train":
+        return selected.rows, selected.notes
+    chosen, groups = select_rows(index, selector).rows, index.arrow("group").indices.to_numpy()
+    same_groups = chosen[np.isin(groups[chosen], groups[selected.rows])]
+    return selected.rows, selected.notes + guards.refuse_leaks(index, same_groups)
 
 
 def meanings_of(index: ShardIndex, rows: NDArray[np.int64]) -> list[Meaning]:

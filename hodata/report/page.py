@@ -58,7 +58,7 @@ def html_page(
     """
     shown = spread_rows(index, limit, rows)
     total = len(index) if rows is None else len(rows)
-    summary, reader = inspect_summary(index), index.reader()
+    summary, reader = inspect_summary(index, rows), index.reader()
     script, style = (files(__package__).joinpath(name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"

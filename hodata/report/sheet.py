@@ -52,7 +52,7 @@ def contact_sheet(
     lines: list[str | list[Tile]] = []
     present = np.zeros(256, dtype=bool)
     for source, members in groupby(zip(shown.tolist(), facts, strict=True), key=lambda pair: str(pair[1]["source"])):
-        lines.append(_heading(index, source))
+        lines.append(_heading(index, source, rows))
         tiles = [_tile(reader, row, fact, box, present) for row, fact in members]
         lines += [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
     drawn = [label for label in Label if present[label]]
@@ -72,8 +72,9 @@ def _tile(
     return Tile(overlay(image, small), (fact["key"], f"{fact['split']} - {fact['group']}"))
 
 
-def _heading(index: ShardIndex, source: str) -> str:
-    rows = index.select(source=source)
-    meanings = sorted(set(index.column("meaning")[rows]))
-    origins = sorted(set(index.column("mask_origin")[rows]))
-    return f"{source}: {len(rows):,} samples, meaning {', '.join(meanings)}, masks {', '.join(origins)}"
+def _heading(index: ShardIndex, source: str, rows: NDArray[np.int64] | None) -> str:
+    own = index.select(source=source)
+    own = own if rows is None else np.intersect1d(own, rows)
+    meanings = sorted(set(index.column("meaning")[own]))
+    origins = sorted(set(index.column("mask_origin")[own]))
+    return f"{source}: {len(own):,} samples, meaning {', '.join(meanings)}, masks {', '.join(origins)}"

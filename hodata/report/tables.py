@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 _SIZES_SHOWN = 3
 
 
-def inspect_summary(index: ShardIndex) -> dict[str, Any]:
+def inspect_summary(index: ShardIndex, rows: NDArray[np.int64] | None = None) -> dict[str, Any]:
     """Counts of everything in an index, ready for JSON.
+
+    Args:
+        index: the shards.
+        rows: int64 [N], the rows to count; None: all.
 
     Returns:
         {samples, shards, bytes, groups,
@@ -29,19 +33,22 @@ def inspect_summary(index: ShardIndex) -> dict[str, Any]:
          splits: {name: {samples, groups}}, labels: {name: {pixels, samples}},
          meanings: {name: description}}.
         `labels` holds pixel counts and in how many samples a label occurs; labels that never occur are not listed.
-        `bytes` are those of the tars. Counters inside a source are {value: samples}, most frequent first.
+        `shards` and `bytes` are those of the tars that hold any of the rows.
+        Counters inside a source are {value: samples}, most frequent first.
     """
-    columns = {name: index.column(name) for name in _TEXTS}
-    columns["size"] = np.array(
-        [f"{w}x{h}" for w, h in zip(index.column("width"), index.column("height"), strict=True)], dtype=object
-    )
-    pixels = np.stack([index.column(f"pixels_{label.label_name}") for label in LABELS], axis=1).astype(np.int64)
-    everything = np.ones(len(index), dtype=bool)
+    rows = np.arange(len(index)) if rows is None else rows
+    columns = {name: index.column(name)[rows] for name in _TEXTS}
+    columns["shard_number"] = index.shard_number[rows]
+    sizes = zip(index.column("width")[rows], index.column("height")[rows], strict=True)
+    columns["size"] = np.array([f"{width}x{height}" for width, height in sizes], dtype=object)
+    pixels = np.stack([index.column(f"pixels_{label.label_name}")[rows] for label in LABELS], axis=1).astype(np.int64)
+    everything = np.ones(len(rows), dtype=bool)
     manifests = index.manifests
+    tars = np.unique(columns["shard_number"]).tolist()
     return {
-        "samples": len(index),
-        "shards": len(index.shards),
-        "bytes": sum(tar.bytes for tar in index.tars),
+        "samples": len(rows),
+        "shards": len(tars),
+        "bytes": sum(index.tars[number].bytes for number in tars),
         "groups": len(set(columns["group"])),
         "sources": {
             name: _source(index, columns, pixels, columns["source"] == name, manifests.get(name, {}))
@@ -49,7 +56,7 @@ def inspect_summary(index: ShardIndex) -> dict[str, Any]:
         },
         "splits": _splits(columns, everything),
         "labels": _labels(pixels),
-        "meanings": {name: meaning.description for name, meaning in sorted(index.meanings.items())},
+        "meanings": {name: index.meanings[name].description for name in sorted(set(columns["meaning"]))},
     }
 
 
@@ -63,17 +70,18 @@ def _source(
     chosen: NDArray[np.bool_],
     manifest: Mapping[str, Any],
 ) -> dict[str, Any]:
-    tars = set(index.shard_number[chosen].tolist())
+    tars = set(columns["shard_number"][chosen].tolist())
+    source = str(columns["source"][chosen][0])
     dataset = manifest.get("dataset", {})
     return {
         "samples": int(chosen.sum()),
         "groups": len(set(columns["group"][chosen])),
         "shards": len(tars),
         "bytes": sum(index.tars[number].bytes for number in tars),
-        "complete": bool(manifest),
+        "complete": bool(manifest) or source in index.foreign,
         "title": str(dataset.get("title", "")),
         "licence": str(dataset.get("licence", "")),
-        "left_out": len(manifest.get("left_out", ())),
+        "left_out": len(manifest.get("left_out", ())) + index.left_out.get(source, 0),
         "splits": _splits(columns, chosen),
         "subsets": _counted(columns["subset"][chosen]),
         "image_sizes": _counted(columns["size"][chosen]),

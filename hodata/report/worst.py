@@ -38,13 +38,16 @@ MEASURES = {
 }
 
 
-def worst_rows(index: ShardIndex, by: str, count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def worst_rows(
+    index: ShardIndex, by: str, count: int, rows: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The rows that agree least with their annotation, worst first, equal ones in the order of their keys.
 
     Args:
         index: the shards.
         by: one of `MEASURES`.
         count: at most so many.
+        rows: int64 [N], ascending, to choose from; None: all.
 
     Returns:
         rows int64 [<= count] and their values float64 [<= count].
@@ -55,6 +58,8 @@ def worst_rows(index: ShardIndex, by: str, count: int) -> tuple[NDArray[np.int64
     measure = MEASURES[by]
     values = index.column(measure.column).astype(np.float64)
     measured = np.flatnonzero(values != _NOT_MEASURED)
+    if rows is not None:
+        measured = np.intersect1d(measured, rows)
     if not len(measured):
         raise HodataError(
             f"--by {by}: no sample of this selection has {measure.column}; HO-3D and FreiHAND have it where their "
@@ -62,11 +67,20 @@ def worst_rows(index: ShardIndex, by: str, count: int) -> tuple[NDArray[np.int64
         )
     keys = index.column("key")[measured].astype(str)
     badness = values[measured] if measure.larger_is_worse else -values[measured]
-    rows = measured[np.lexsort((keys, -badness))][:count]
-    return rows, values[rows]
+    worst = measured[np.lexsort((keys, -badness))][:count]
+    return worst, values[worst]
 
 
-def worst_sheet(index: ShardIndex, by: str, count: int, path: Path, *, columns: int = 6, width: int = 240) -> None:
+def worst_sheet(
+    index: ShardIndex,
+    by: str,
+    count: int,
+    path: Path,
+    *,
+    rows: NDArray[np.int64] | None = None,
+    columns: int = 6,
+    width: int = 240,
+) -> None:
     """Write a PNG of the worst samples with their masks, each with its value.
 
     Args:
@@ -74,6 +88,7 @@ def worst_sheet(index: ShardIndex, by: str, count: int, path: Path, *, columns: 
         by: one of `MEASURES`.
         count: at most so many.
         path: the PNG file.
+        rows: as of `worst_rows`.
         columns: pictures in a row.
         width: of one picture, in pixels.
 
@@ -82,11 +97,11 @@ def worst_sheet(index: ShardIndex, by: str, count: int, path: Path, *, columns: 
         ShardError: a shown sample is damaged.
     """
     measure = MEASURES[by]
-    rows, values = worst_rows(index, by, count)
-    facts, reader = index.table.take(rows).to_pylist(), index.reader()
+    worst, values = worst_rows(index, by, count, rows)
+    facts, reader = index.table.take(worst).to_pylist(), index.reader()
     tiles: list[Tile] = []
     present = np.zeros(256, dtype=bool)
-    for row, fact, value in zip(rows.tolist(), facts, values.tolist(), strict=True):
+    for row, fact, value in zip(worst.tolist(), facts, values.tolist(), strict=True):
         image = decode_image(reader.image(row), (width, round(_ASPECT * width)))
         mask = reader.mask(row)
         present[np.unique(mask)] = True
@@ -96,7 +111,7 @@ def worst_sheet(index: ShardIndex, by: str, count: int, path: Path, *, columns: 
     picture = grid(
         lines,
         box=(width, round(_ASPECT * width)),
-        title=f"The worst {len(rows)} by {by}",
+        title=f"The worst {len(worst)} by {by}",
         subtitle=f"{measure.title}; worst first",
         legend=legend_of([label for label in Label if present[label]]),
     )

@@ -65,6 +65,11 @@ class IndexInfo:
     left_out: Sequence[Mapping[str, str]] = field(default_factory=tuple)
     format_version: int = FORMAT_VERSION
 
+    @property
+    def foreign(self) -> bool:
+        """Whether another program wrote the tar, and `hodata index` this."""
+        return self.plan.get("foreign") is True
+
 
 def schema() -> pa.Schema:
     """The columns of an index. Never null: what is unknown is an empty string or list, or -1."""
@@ -157,7 +162,8 @@ def write_index(path: Path, rows: Sequence[Mapping[str, Any]] | pa.Table, info: 
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
+            # Checksums: a flipped bit in an index could give a mask another meaning.
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
             sync(file.fileno())
         temporary.replace(path)
     except BaseException:
@@ -171,23 +177,37 @@ def read_index(path: Path) -> tuple[pa.Table, IndexInfo]:
     Raises:
         ShardError: not an index, damaged, or of a newer format version.
     """
+    table = read_columns(path, None)
+    info = parse_info(path, table.schema.metadata, len(table))
+    try:
+        return table.select(schema().names).cast(schema()), info
+    except (KeyError, ValueError) as error:  # pyarrow's own errors are ValueErrors here
+        raise ShardError(f"{path}: lacks columns of an index ({error}); delete it and run the build again") from error
+
+
+def read_columns(path: Path, names: Sequence[str] | None, coded: Sequence[str] = ()) -> pa.Table:
+    """Columns of an index file, their checksums verified; None: all that it has.
+
+    Args:
+        path: the file.
+        names: of the columns.
+        coded: those that come dictionary-encoded.
+
+    Raises:
+        ShardError: missing or damaged.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    columns = None if names is None else list(names)
     try:
-        table = pq.read_table(path, memory_map=False)
+        # Not pq.read_table: it loads pyarrow.dataset, a tenth of a second.
+        with pq.ParquetFile(path, read_dictionary=list(coded), page_checksum_verification=True) as file:
+            return file.read(columns=columns)
     except FileNotFoundError:
         raise ShardError(f"{path}: no such index; the shard beside it was not finished, run the build again") from None
     except (pa.ArrowException, OSError) as error:
         raise ShardError(f"{path}: cannot be read as an index ({error}); delete it and run the build again") from error
-    info = _parse_info(path, table.schema.metadata)
-    try:
-        rows = table.select(schema().names).cast(schema())
-    except (KeyError, ValueError) as error:  # pyarrow's own errors are ValueErrors here
-        raise ShardError(f"{path}: lacks columns of an index ({error}); delete it and run the build again") from error
-    if len(rows) != sum(tar.samples for tar in info.tars):
-        raise ShardError(f"{path}: holds {len(rows):,} rows, its metadata says otherwise; run the build again")
-    return rows, info
 
 
 def read_info(path: Path) -> IndexInfo:
@@ -196,12 +216,13 @@ def read_info(path: Path) -> IndexInfo:
     import pyarrow.parquet as pq
 
     try:
-        return _parse_info(path, pq.read_schema(path).metadata)
+        return parse_info(path, pq.read_schema(path).metadata)
     except (pa.ArrowException, OSError) as error:
         raise ShardError(f"{path}: cannot be read as an index ({error}); delete it and run the build again") from error
 
 
-def _parse_info(path: Path, metadata: Mapping[bytes, bytes] | None) -> IndexInfo:
+def parse_info(path: Path, metadata: Mapping[bytes, bytes] | None, rows: int | None = None) -> IndexInfo:
+    """The metadata of an index file, checked, against its number of rows too if that is given."""
     try:
         data = json.loads((metadata or {})[_METADATA_KEY])
         version = data["format_version"]
@@ -216,11 +237,15 @@ def _parse_info(path: Path, metadata: Mapping[bytes, bytes] | None) -> IndexInfo
         info = IndexInfo(**{**data, "tars": tuple(TarFacts(**tar) for tar in data["tars"])})
         for meaning in info.meanings:
             Meaning.from_json(meaning)
-        sound = info.tars and isinstance(info.plan, dict) and all(tar.samples >= 0 for tar in info.tars)
+        names = [tar.name for tar in info.tars]
+        sound = names and isinstance(info.plan, dict) and all(tar.samples >= 0 for tar in info.tars)
+        sound = sound and len(set(names)) == len(names)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ShardError(f"{path}: its metadata lacks a field ({error}); build the shards again") from error
     if not sound:
-        raise ShardError(f"{path}: its metadata names no tars or no plan; build the shards again")
+        raise ShardError(f"{path}: its metadata names no tars, one twice, or no plan; build the shards again")
+    if rows is not None and rows != sum(tar.samples for tar in info.tars):
+        raise ShardError(f"{path}: holds {rows:,} rows, its metadata says otherwise; run the build again")
     return info
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import zlib
 from collections.abc import Mapping, Sequence
-from glob import glob, has_magic
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,39 +17,46 @@ from numpy.typing import NDArray
 from hodata.errors import ShardError
 from hodata.labels import Meaning
 from hodata.sample import STRUCTURED
-from hodata.shards.index import MEMBERS, IndexInfo, TarFacts, read_index
+from hodata.shards.index import MEMBERS, IndexInfo, schema
+from hodata.shards.locate import OpenShard, build_of, find_shards, open_shards
 from hodata.shards.manifest import read_manifest
 from hodata.shards.png import decode_mask
+from hodata.shards.rows import CODED, Stretch, column_of, joined, may_share_keys
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 class ShardIndex:
-    """All samples of a set of shards. Make one with `ShardIndex.open`.
+    """All samples of a set of shards. Make one with `ShardIndex.open`. Columns are read when they are asked for.
 
     Attributes:
-        table: one row per sample; columns as in `hodata.shards.index.schema`.
         shards: absolute path of every tar, sorted; `shard_number` gives each row's place in it.
         tars: the recorded facts of each tar, same order.
         meanings: by name, all that the rows refer to.
         plans: build name -> what its plan depends on (dataset, options, split policy).
+        foreign: names of sources whose tars other programs wrote; `foreign_rows` bool [rows] marks their samples.
+        left_out: name of a foreign source -> how many of its samples could not be indexed.
     """
 
-    def __init__(
-        self,
-        table: pa.Table,
-        shards: list[Path],
-        tars: list[TarFacts],
-        meanings: dict[str, Meaning],
-        plans: dict[str, Mapping[str, Any]],
-    ) -> None:
-        self.table = table
-        self.shards = shards
-        self.tars = tars
-        self.meanings = meanings
-        self.plans = plans
-        self.shard_number = np.repeat(np.arange(len(tars), dtype=np.int32), [tar.samples for tar in tars])
+    def __init__(self, opened: Sequence[OpenShard]) -> None:
+        self.shards = [shard.path for shard in opened]
+        self.tars = [shard.facts for shard in opened]
+        self.shard_number = np.repeat(np.arange(len(opened), dtype=np.int32), [tar.samples for tar in self.tars])
+        self.foreign_rows = np.array([shard.file.info.foreign for shard in opened])[self.shard_number]
+        self.meanings: dict[str, Meaning] = {}
+        self.plans: dict[str, Mapping[str, Any]] = {}
+        self.foreign: set[str] = set()
+        self.left_out: dict[str, int] = {}
+        for info, path in {id(shard.file): (shard.file.info, shard.path) for shard in opened}.values():
+            _add_meanings(self.meanings, info, path)
+            self.plans[info.name] = info.plan
+            if info.foreign:
+                self.foreign.add(info.name)
+                self.left_out[info.name] = self.left_out.get(info.name, 0) + len(info.left_out)
+        self._builds = {(build_of(shard.path), shard.path.parent) for shard in opened if not shard.file.info.foreign}
+        self._stretches = joined([Stretch(shard.file, shard.start, shard.facts.samples) for shard in opened])
+        self._columns: dict[str, pa.Array] = {}
 
     @classmethod
     def open(cls, patterns: Sequence[str | Path] | str | Path) -> ShardIndex:
@@ -59,60 +66,75 @@ class ShardIndex:
             ShardError: nothing found, a tar without index, a tar of another size than recorded, one key twice, or
                 one meaning's name with two definitions.
         """
-        import pyarrow as pa
-
-        paths = find_shards([patterns] if isinstance(patterns, str | Path) else patterns)
-        tables: list[pa.Table] = []
-        tars: list[TarFacts] = []
-        meanings: dict[str, Meaning] = {}
-        plans: dict[str, Mapping[str, Any]] = {}
-        merged: dict[Path, tuple[pa.Table, IndexInfo] | None] = {}
-        for path in paths:
-            rows, info, facts = _rows_of(path, merged)
-            _check_size(path, facts)
-            _add_meanings(meanings, info, path)
-            plans[info.name] = info.plan
-            tables.append(rows.replace_schema_metadata(None))
-            tars.append(facts)
-        index = cls(pa.concat_tables(tables).combine_chunks(), paths, tars, meanings, plans)
-        index._refuse_duplicates()
+        index = cls(open_shards(find_shards([patterns] if isinstance(patterns, str | Path) else patterns)))
+        if may_share_keys(index._stretches):
+            index.refuse_duplicates()
         index._require_meanings()
         return index
 
     def __len__(self) -> int:
-        return int(self.table.num_rows)
+        return len(self.shard_number)
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """One row per sample, with all columns of `hodata.shards.index.schema`."""
+        import pyarrow as pa
+
+        kinds = schema()
+        return pa.table([self.arrow(item.name).cast(item.type) for item in kinds], schema=kinds)
+
+    def arrow(self, name: str) -> pa.Array:
+        """One column; those of few different values (`rows.CODED`) are dictionary-encoded."""
+        if name not in self._columns:
+            self._columns[name] = column_of(self._stretches, name)
+        return self._columns[name]
 
     def column(self, name: str) -> NDArray[Any]:
         """One column as a NumPy array (strings and lists: object)."""
-        column: NDArray[Any] = self.table.column(name).to_numpy()
-        return column
+        column = self.arrow(name)
+        if name in CODED:  # one string object for each different value
+            values: NDArray[Any] = column.dictionary.to_numpy(zero_copy_only=False)[column.indices.to_numpy()]
+            return values
+        array: NDArray[Any] = column.to_numpy(zero_copy_only=False)
+        return array
 
     def select(self, *, split: str | None = None, source: str | None = None) -> NDArray[np.int64]:
         """Row numbers of a split and a source, ascending; None: all."""
         chosen = np.ones(len(self), dtype=bool)
         if split is not None:
-            chosen &= self.column("split") == split
+            chosen &= self.where_equal("split", split)
         if source is not None:
-            chosen &= self.column("source") == source
+            chosen &= self.where_equal("source", source)
         return np.flatnonzero(chosen)
+
+    def where_equal(self, name: str, value: str) -> NDArray[np.bool_]:
+        """bool [rows]: which rows have a value in one of the columns `rows.CODED`."""
+        column = self.arrow(name)
+        values = column.dictionary.to_pylist()
+        mask: NDArray[np.bool_] = column.indices.to_numpy() == (values.index(value) if value in values else -1)
+        return mask
 
     def data_hash(self, rows: NDArray[np.int64]) -> str:
         """sha256 (hex) of the selected rows: which samples of which tar contents, whatever the files' folder."""
         digest = hashlib.sha256()
         offsets, numbers = self.column("image_offset")[rows], self.shard_number[rows]
-        for number in sorted(set(numbers.tolist()), key=lambda number: self.tars[number].sha256):
+        offsets = offsets[np.lexsort((offsets, numbers))].astype("<i8")
+        counts = np.bincount(numbers, minlength=len(self.tars))
+        ends = np.cumsum(counts)
+        for number in sorted(np.flatnonzero(counts).tolist(), key=lambda number: self.tars[number].sha256):
             digest.update(bytes.fromhex(self.tars[number].sha256))
-            digest.update(np.sort(offsets[numbers == number]).astype("<i8").tobytes())
+            digest.update(offsets[ends[number] - counts[number] : ends[number]].tobytes())
         return digest.hexdigest()
 
     def reader(self) -> SampleReader:
         """Reads members of these rows; pickles, and opens its files anew in every process."""
         return SampleReader(self)
 
-    def _refuse_duplicates(self) -> None:
+    def refuse_duplicates(self) -> None:
+        """Raise ShardError where two rows have one key. `open` reads the keys only where that can be."""
         import pyarrow.compute as pc
 
-        keys = self.table.column("key")
+        keys = self.arrow("key")
         if pc.count_distinct(keys).as_py() == len(keys):
             return
         seen: dict[str, Path] = {}
@@ -122,11 +144,12 @@ class ShardIndex:
                 raise ShardError(
                     f"key {key!r} stands in {seen[key]} and in {path}: one dataset was built twice into this "
                     "selection; leave one of them out"
+                    + (" (or index with --prefix-keys, if these are different samples)" if self.foreign else "")
                 )
             seen[key] = path
 
     def _require_meanings(self) -> None:
-        unknown = sorted(set(self.table.column("meaning").unique().to_pylist()) - set(self.meanings))
+        unknown = sorted(set(self.arrow("meaning").unique().to_pylist()) - set(self.meanings))
         if unknown:
             raise ShardError(
                 f"the index does not define the meaning {unknown[0]!r} that its rows name; run the build again"
@@ -136,7 +159,7 @@ class ShardIndex:
     def manifests(self) -> dict[str, dict[str, Any]]:
         """Build name -> manifest, for the builds that are complete."""
         found: dict[str, dict[str, Any]] = {}
-        for name, folder in sorted({(_name_of(path), path.parent) for path in self.shards}):
+        for name, folder in sorted(self._builds):
             path = folder / f"{name}.manifest.json"
             if path.exists():
                 found[name] = read_manifest(path)
@@ -145,8 +168,7 @@ class ShardIndex:
     @property
     def incomplete(self) -> list[str]:
         """Names of builds that have no manifest: they were not finished."""
-        builds = {(_name_of(path), path.parent) for path in self.shards}
-        return sorted(name for name, folder in builds if not (folder / f"{name}.manifest.json").exists())
+        return sorted(name for name, folder in self._builds if not (folder / f"{name}.manifest.json").exists())
 
 
 class SampleReader:
@@ -155,7 +177,8 @@ class SampleReader:
     def __init__(self, index: ShardIndex) -> None:
         self._shards = [str(path) for path in index.shards]
         self._numbers = index.shard_number
-        self._keys = index.table.column("key")
+        self._keys = index.arrow("key")
+        self._facts = _json_facts(index) if index.foreign else None
         self._members = {
             member: tuple(index.column(f"{member}_{part}") for part in ("offset", "size", "crc32"))
             for member in MEMBERS
@@ -172,8 +195,16 @@ class SampleReader:
         return decode_mask(self._read("mask", row))
 
     def json(self, row: int) -> dict[str, Any]:
-        """The JSON member, with its structured fields (`hands`, `instances`, ...) as lists and objects."""
-        fields: dict[str, Any] = json.loads(self._read("json", row))
+        """The JSON member, with its structured fields (`hands`, `instances`, ...) as lists and objects.
+
+        Of a tar that another program wrote: what its JSON member says, if there is one, and over it what the index
+        says: key, source, split, group, meaning and so on.
+        """
+        facts = self._facts.slice(row, 1).to_pylist()[0] if self._facts is not None else {}
+        foreign = facts.pop("foreign", False)
+        fields: dict[str, Any] = json.loads(self._read("json", row)) if self._members["json"][0][row] >= 0 else {}
+        if foreign:
+            return fields | facts
         return fields | {name: json.loads(fields[name]) for name in STRUCTURED if name in fields}
 
     def _read(self, member: str, row: int) -> bytes:
@@ -187,7 +218,7 @@ class SampleReader:
             what = f"{len(data)} of {size} bytes" if len(data) != size else "other bytes than the index records"
             raise ShardError(
                 f"{self._shards[number]}: {self._keys[row].as_py()} ({member}) at offset {offset}: {what}; "
-                "the file is damaged: copy it again, or delete it and its .index and run the build again"
+                "the file is damaged: copy it again, or delete it and its .index and build it (or index it) again"
             )
         return data
 
@@ -213,79 +244,18 @@ class SampleReader:
             self.close()
 
 
-def find_shards(patterns: Sequence[str | Path]) -> list[Path]:
-    """Absolute paths of the tars that files, folders or globs name, sorted, each once.
-
-    Raises:
-        ShardError: a pattern names no tar; the message says where it looked.
-    """
-    found: set[Path] = set()
-    for pattern in map(str, patterns):
-        path = Path(pattern)
-        if path.is_dir():
-            matches = list(path.glob("*.tar")) or list(path.rglob("*.tar"))
-        elif has_magic(pattern) and not path.exists():
-            # Path.glob raises on patterns that are merely unusual (`**.tar`).
-            matches = [Path(match) for match in glob(pattern, recursive=True)]  # noqa: PTH207
-        else:
-            matches = [path.with_suffix(".tar") if path.suffix in ("", ".index") else path]
-        matches = [match for match in matches if match.suffix == ".tar" and match.is_file()]
-        if not matches:
-            raise ShardError(
-                f"{pattern}: no .tar shard found (looked in {Path.cwd() if not path.is_absolute() else path.parent}); "
-                "name shards, a folder of them or a quoted glob such as 'shards/*.tar'"
-            )
-        found.update(match.resolve() for match in matches)
-    return sorted(found)
+# What a JSON member says that stands in the index too.
+_JSON_FACTS = (
+    *("key", "source", "split", "subset", "group", "recording", "sequence", "frame", "instant", "subject", "view"),
+    *("meaning", "mask_origin", "width", "height"),
+)
 
 
-def _name_of(shard: Path) -> str:
-    return shard.stem.rsplit("-", 2)[0]
+def _json_facts(index: ShardIndex) -> pa.Table:
+    """`_JSON_FACTS` of every row, and whether another program wrote its tar."""
+    import pyarrow as pa
 
-
-def _rows_of(path: Path, merged: dict[Path, tuple[pa.Table, IndexInfo] | None]) -> tuple[pa.Table, IndexInfo, TarFacts]:
-    """A tar's rows: from its build's merged index where that lists it, else from its own."""
-    whole = path.with_name(f"{_name_of(path)}.index")
-    if whole not in merged:
-        merged[whole] = read_index(whole) if whole.exists() else None
-    entry = merged[whole]
-    if entry is not None:
-        table, info = entry
-        start = 0
-        for facts in info.tars:
-            if facts.name == path.name:
-                return table.slice(start, facts.samples), info, facts
-            start += facts.samples
-    own = path.with_suffix(".index")
-    if not own.exists():
-        raise ShardError(
-            f"{path}: has no {own.name} beside it; its build was not finished (run it again), "
-            "or it is a tar that hodata did not write (name the shards with a glob, or move it away)"
-        )
-    table, info = read_own_index(path)
-    return table, info, info.tars[0]
-
-
-def read_own_index(tar: Path) -> tuple[pa.Table, IndexInfo]:
-    """The index beside a tar.
-
-    Raises:
-        ShardError: missing, damaged, or of another tar.
-    """
-    path = tar.with_suffix(".index")
-    table, info = read_index(path)
-    if [facts.name for facts in info.tars] != [tar.name]:
-        raise ShardError(f"{path}: is the index of {info.tars[0].name}; delete it and run the build again")
-    return table, info
-
-
-def _check_size(path: Path, facts: TarFacts) -> None:
-    size = path.stat().st_size
-    if size != facts.bytes:
-        raise ShardError(
-            f"{path}: is {size:,} bytes long, its index records {facts.bytes:,}; "
-            "copy it again, or delete it and its .index and run the build again"
-        )
+    return pa.table({name: index.arrow(name) for name in _JSON_FACTS} | {"foreign": index.foreign_rows})
 
 
 def _add_meanings(meanings: dict[str, Meaning], info: IndexInfo, path: Path) -> None:

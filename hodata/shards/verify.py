@@ -2,52 +2,47 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import os
-import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hodata.errors import ShardError
-from hodata.labels import LABELS, is_legal
-from hodata.shards.index import MEMBERS, TarFacts
+from hodata.shards.check import Problem, check_shard
+from hodata.shards.index import TarFacts, read_info
+from hodata.shards.locate import build_of, find_shards, own_index, read_own_index
 from hodata.shards.manifest import read_manifest
-from hodata.shards.reader import ShardIndex, find_shards, read_own_index
-from hodata.shards.writer import BLOCK
-
-_SUFFIXES = {"mask": "mask.png", "json": "json"}
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong; offset -1 where no place in the tar can be named."""
-
-    shard: str
-    key: str
-    offset: int
-    what: str
+from hodata.shards.parallel import each_shard
+from hodata.shards.reader import ShardIndex
+from hodata.shards.select import Selector, select_rows
 
 
 @dataclass
 class Verification:
-    """The outcome: `samples` counts the rows of the indexes that could be read."""
+    """The outcome.
 
-    samples: int
-    problems: list[Problem]
+    Args:
+        samples: rows of the indexes that could be read.
+        decoded: those whose image, mask and JSON were decoded.
+        shards, foreign: tars, and how many of them other programs wrote.
+        problems: what is wrong.
+        notes: for people.
+    """
+
+    samples: int = 0
+    decoded: int = 0
+    shards: int = 0
+    foreign: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
         return not self.problems
 
     def to_json(self) -> dict[str, Any]:
-        return {"ok": self.ok, "samples": self.samples, "problems": [asdict(problem) for problem in self.problems]}
+        counts = {name: getattr(self, name) for name in ("samples", "decoded", "shards", "foreign")}
+        return {"ok": self.ok, **counts, "problems": [asdict(problem) for problem in self.problems]}
 
 
 def verify(
@@ -55,6 +50,7 @@ def verify(
     *,
     full: bool = False,
     workers: int = 1,
+    selector: Selector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Verification:
     """Check shards; damage becomes a `Problem`, never an exception.
@@ -64,132 +60,43 @@ def verify(
         full: also the sha256 of every tar, and decode every image and mask. Without it only file sizes, the index
             and the table of members are promised.
         workers: processes.
-        progress: called with (shards done, shards in all).
+        selector: with `full`, decode only these samples; every byte is still read.
+        progress: called with (done, in all): bytes with `full`, else shards.
 
     Raises:
         ShardError: the patterns name no shard.
+        EmptySelectionError: the selector leaves no sample.
     """
     paths = find_shards(patterns)
-    samples = 0
-    problems: list[Problem] = []
-    for done, (count, found) in enumerate(_each_shard(paths, full, workers), start=1):
-        samples += count
-        problems += found
-        if progress:
-            progress(done, len(paths))
-    problems += _check_builds(paths)
-    if not problems:
-        problems += _check_together(paths)
-    return Verification(samples, problems)
+    selector = selector or Selector()
+    result = Verification(shards=len(paths), notes=_notes(paths, selector))
+    total = sum(path.stat().st_size for path in paths) if full else len(paths)
+    jobs = [(path, full, selector) for path in paths]
+    for checked in each_shard(check_shard, jobs, workers=workers, total=total, progress=progress):
+        result.samples += checked.samples
+        result.decoded += checked.decoded
+        result.foreign += checked.foreign
+        result.problems += checked.problems
+    result.problems += _check_builds(paths)
+    if not result.problems:
+        result.problems += _check_together(paths)
+    return result
 
 
-def _each_shard(paths: Sequence[Path], full: bool, workers: int) -> Iterator[tuple[int, list[Problem]]]:
-    if workers <= 1 or len(paths) == 1:
-        yield from (_check_shard(path, full) for path in paths)
-        return
-    with ProcessPoolExecutor(min(workers, len(paths)), mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_check_shard, paths, [full] * len(paths))
-
-
-def _check_shard(path: Path, full: bool) -> tuple[int, list[Problem]]:
-    def problem(what: str, key: str = "", offset: int = -1) -> Problem:
-        return Problem(path.name, key, offset, what)
-
+def _notes(paths: Sequence[Path], selector: Selector) -> list[str]:
+    if not selector:
+        return []
     try:
-        table, info = read_own_index(path)
-    except ShardError as error:
-        return 0, [problem(str(error))]
-    facts = info.tars[0]
-    rows = table.to_pylist()
-    size = path.stat().st_size
-    if size != facts.bytes:
-        return len(rows), [problem(f"is {size:,} bytes long, its index records {facts.bytes:,}", offset=size)]
-    problems: list[Problem] = []
-    with path.open("rb") as file:
-        descriptor = file.fileno()
-        problems += _check_members(descriptor, rows, facts, problem)
-        if full:
-            if hashlib.file_digest(file, "sha256").hexdigest() != facts.sha256:
-                problems.append(problem("its sha256 is not the recorded one: bytes have changed"))
-            for row in rows:
-                problems += [
-                    problem(what, row["key"], offset) for offset, what in _check_content(descriptor, row, size)
-                ]
-    return len(rows), problems
-
-
-def _check_members(
-    descriptor: int, rows: Iterable[dict[str, Any]], facts: TarFacts, problem: Callable[..., Problem]
-) -> Iterator[Problem]:
-    """The member table: headers stand where the index says, with the right names and sizes, and nothing between."""
-    expected = 0
-    for row in rows:
-        for member in MEMBERS:
-            offset, size = row[f"{member}_offset"], row[f"{member}_size"]
-            name = f"{row['key']}.{_SUFFIXES.get(member, row['image_kind'])}"
-            if offset != expected + BLOCK:
-                yield problem(f"{name} should start at {expected + BLOCK}, the index says {offset}", row["key"], offset)
-                return
-            try:
-                header = tarfile.TarInfo.frombuf(os.pread(descriptor, BLOCK, offset - BLOCK), "utf-8", "strict")
-            except (tarfile.HeaderError, UnicodeDecodeError) as error:
-                yield problem(f"no tar header before {name} ({error})", row["key"], offset - BLOCK)
-                return
-            if header.name != name or header.size != size:
-                found = f"{header.name} ({header.size} bytes)"
-                yield problem(f"the index says {name} ({size} bytes), the tar {found}", row["key"], offset - BLOCK)
-                return
-            expected = offset + -(-size // BLOCK) * BLOCK
-    if facts.bytes < expected + 2 * BLOCK or any(os.pread(descriptor, 2 * BLOCK, expected)):
-        yield problem("the tar does not end after its last sample", offset=expected)
-
-
-def _check_content(descriptor: int, row: dict[str, Any], tar_size: int) -> Iterator[tuple[int, str]]:
-    import json
-    import zlib
-
-    from PIL import Image
-
-    from hodata.shards.png import decode_mask
-
-    data = {}
-    for member in MEMBERS:
-        offset = row[f"{member}_offset"]
-        if not 0 <= offset <= offset + row[f"{member}_size"] <= tar_size:
-            yield offset, f"{member}: the index places it outside the tar"
-            return
-        data[member] = os.pread(descriptor, row[f"{member}_size"], offset)
-        if zlib.crc32(data[member]) != row[f"{member}_crc32"]:
-            yield offset, f"{member}: other bytes than recorded (crc32)"
-            return
-    size = (row["width"], row["height"])
-    try:
-        with Image.open(io.BytesIO(data["image"])) as image:
-            image.load()
-            if image.size != size:
-                yield row["image_offset"], f"image is {image.size}, the index says {size}"
-        mask = decode_mask(data["mask"])
-        fields = json.loads(data["json"])
-    except Exception as error:
-        yield row["image_offset"], f"cannot be decoded ({error})"
-        return
-    if (mask.shape[1], mask.shape[0]) != size:
-        yield row["mask_offset"], f"mask is {mask.shape[1]}x{mask.shape[0]}, the image {size[0]}x{size[1]}"
-    counts = np.bincount(mask.ravel(), minlength=256)
-    illegal = np.flatnonzero((counts > 0) & ~is_legal())
-    if len(illegal):
-        yield row["mask_offset"], f"mask holds ids that are no labels: {illegal.tolist()}"
-    if any(counts[label] != row[f"pixels_{label.label_name}"] for label in LABELS):
-        yield row["mask_offset"], "mask has other pixel counts than the index"
-    names = ("key", "split", "group", "meaning")
-    if not isinstance(fields, dict) or any(fields.get(name) != row[name] for name in names):
-        yield row["json_offset"], "the JSON member contradicts the index"
+        return select_rows(ShardIndex.open(paths), selector).notes
+    except ShardError:
+        return []  # what is wrong is found shard by shard
 
 
 def _check_together(paths: Sequence[Path]) -> Iterator[Problem]:
     """What only the shards together can show: a key twice, a meaning with two definitions, a false merged index."""
     try:
         index = ShardIndex.open(paths)
+        index.refuse_duplicates()
     except ShardError as error:
         yield Problem("", "", -1, str(error))
         return
@@ -197,36 +104,41 @@ def _check_together(paths: Sequence[Path]) -> Iterator[Problem]:
     for path, facts in zip(index.shards, index.tars, strict=True):
         own, info = read_own_index(path)
         if facts != info.tars[0] or not own.equals(index.table.slice(start, facts.samples)):
-            merged = f"{path.stem.rsplit('-', 2)[0]}.index"
+            merged = f"{build_of(path)}.index"
             yield Problem(path.name, "", -1, f"{merged} tells other things of it; delete {merged}: it is not needed")
         start += facts.samples
 
 
 def _check_builds(paths: Sequence[Path]) -> Iterator[Problem]:
-    """Every tar is in its build's manifest with the recorded facts, every build has one, and no tar of it is gone."""
+    """Every tar is in its build's manifest with the recorded facts, every build has one, and no tar of it is gone.
+
+    Tars of other programs have no manifest, so none is missed.
+    """
     manifests: dict[Path, dict[str, Any] | None] = {}
     for path in paths:
-        manifest_path = path.with_name(path.stem.rsplit("-", 2)[0] + ".manifest.json")
+        try:
+            facts: TarFacts | None = None
+            info = read_info(own_index(path))
+            if info.foreign:
+                continue
+            facts = info.tars[0]
+        except ShardError:
+            pass  # reported by check_shard
+        manifest_path = path.with_name(f"{build_of(path)}.manifest.json")
         if manifest_path not in manifests:
             try:
                 manifests[manifest_path] = read_manifest(manifest_path)
             except ShardError:
                 manifests[manifest_path] = None
-                yield Problem(
-                    path.name, "", -1, f"no readable {manifest_path.name}: its build is not complete, rerun it"
-                )
+                what = f"no readable {manifest_path.name}: its build is not complete, rerun it"
+                yield Problem(path.name, "", -1, what)
         manifest = manifests[manifest_path]
         if manifest is None:
             continue
         listed = {shard["name"]: shard for shard in manifest["shards"]}
         if path.name not in listed:
             yield Problem(path.name, "", -1, f"{manifest_path.name} does not list it")
-            continue
-        try:
-            _, info = read_own_index(path)
-        except ShardError:
-            continue  # reported by _check_shard
-        if asdict(info.tars[0]) != listed[path.name]:
+        elif facts is not None and asdict(facts) != listed[path.name]:
             yield Problem(path.name, "", -1, f"its index and {manifest_path.name} record different facts")
     for manifest_path, manifest in manifests.items():
         for shard in manifest["shards"] if manifest else ():

@@ -17,8 +17,8 @@ from hodata.errors import PlanError
 from hodata.sample import Record, Sample, sample_json
 from hodata.shards.index import IndexInfo, Member, TarFacts, index_row, sync, write_index
 from hodata.shards.png import encode_mask
+from hodata.shards.tars import BLOCK
 
-BLOCK = 512
 ERROR, UNANNOTATED = "error", "unannotated"  # why a sample was left out
 
 

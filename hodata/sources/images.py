@@ -30,9 +30,14 @@ def read_image(path: Path, where: str) -> tuple[bytes, str, tuple[int, int]]:
     Raises:
         SampleError: missing, truncated, too large, of another format, or rotated by EXIF.
     """
+    data = _read(path, where)
+    return data, *check_image(data, where)
+
+
+def check_image(data: bytes, where: str) -> tuple[str, tuple[int, int]]:
+    """Decode an image file once: `jpg` or `png`, and (width, height); raises as `read_image`."""
     from PIL import Image
 
-    data = _read(path, where)
     try:
         with Image.open(io.BytesIO(data)) as image:
             kind = _KINDS.get(image.format or "")
@@ -56,7 +61,7 @@ def read_image(path: Path, where: str) -> tuple[bytes, str, tuple[int, int]]:
         raise
     except Exception as error:  # Pillow raises many kinds on hostile bytes
         raise SampleError(where, f"cannot be decoded ({_reason(error)}); copy or download the file again") from error
-    return data, kind, size
+    return kind, size
 
 
 def read_mask(path: Path, where: str) -> NDArray[np.uint8]:

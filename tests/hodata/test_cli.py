@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from hodata import cli
+from hodata.labels import MEANINGS
 from hodata.sources import SOURCE_NAMES
 from hodata.synth import miniatures
 
@@ -46,7 +47,8 @@ def test_the_whole_path_from_raw_files_to_a_verified_shard(
     assert (code, summary["samples"], summary["sources"]["freihand"]["samples"]) == (0, 51, 51)
     assert summary["labels"]["right_hand"]["samples"] == 51
     code, text, _ = run(capsys, "verify", out, "--full", "--json")
-    assert (code, json.loads(text)) == (0, {"ok": True, "samples": 51, "problems": []})
+    counts = {"samples": 51, "decoded": 51, "shards": len(list(out.glob("*.tar"))), "foreign": 0}
+    assert (code, json.loads(text)) == (0, {"ok": True, **counts, "problems": []})
 
 
 def test_skipped_input_exits_3_and_is_listed(
@@ -163,6 +165,7 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
 def test_choices_of_the_command_line_are_the_registry() -> None:
     assert cli.SOURCES == SOURCE_NAMES
     assert cli.SYNTH_SOURCES == miniatures.SOURCES
+    assert tuple(MEANINGS) == cli.MEANINGS
 
 
 def test_no_module_of_hodata_imports_torch() -> None:

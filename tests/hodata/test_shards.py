@@ -23,8 +23,9 @@ from hodata.build import BuildOptions, build
 from hodata.errors import ShardError
 from hodata.labels import LABELS
 from hodata.shards.index import read_index, schema
+from hodata.shards.locate import find_shards
 from hodata.shards.png import decode_mask, encode_mask
-from hodata.shards.reader import ShardIndex, find_shards
+from hodata.shards.reader import ShardIndex
 from hodata.shards.verify import verify
 from hodata.sources.folder import Folder
 from hodata.sources.freihand import FreiHand
@@ -173,7 +174,7 @@ def test_verify_reads_headers_and_names_what_is_missing(built: Path) -> None:
     (built / "freihand.manifest.json").unlink()
     assert "not complete" in verify([built]).problems[0].what
     path.with_suffix(".index").unlink()
-    assert any("no such index" in problem.what for problem in verify([built]).problems)
+    assert any("has no freihand-train-000001.index" in problem.what for problem in verify([built]).problems)
 
 
 def test_one_dataset_built_twice_is_refused_with_both_names(built: Path, tmp_path: Path) -> None:
