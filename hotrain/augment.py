@@ -73,12 +73,13 @@ def jitter_colors(image: Tensor, seed: int, position: Tensor, rule: ColorRule) -
     gamma = torch.tensor([math.exp(rule.gamma * (2 * draw[1] - 1)) for draw in draws], device=image.device)
     batch, _, height, width = image.shape
 
-    pixels = image.reshape(batch, 3, -1).float() * (1 / 255)
+    # Channels last, as the images come and as the network takes them: nothing is copied to change places.
+    pixels = image.permute(0, 2, 3, 1).reshape(batch, -1, 3).float() * (1 / 255)
     pixels = pixels.clamp_(1e-4).pow_(gamma[:, None, None])
-    pixels = torch.bmm(matrices, pixels)
+    pixels = torch.bmm(pixels, matrices.mT)
     middle = pixels.mean((1, 2), keepdim=True)
     pixels = (pixels - middle).mul_(contrast[:, None, None]).add_(middle)
-    return pixels.clamp_(0, 1).mul_(255).round_().byte().reshape(batch, 3, height, width)
+    return pixels.clamp_(0, 1).mul_(255).round_().byte().view(batch, height, width, 3).permute(0, 3, 1, 2)
 
 
 def _matrix(draw: NDArray[np.float64], rule: ColorRule) -> NDArray[np.float64]:
