@@ -107,7 +107,7 @@ class CropData(Dataset[Packed]):
         images, labels = (part.numpy() for part in packed.parts())
         for n, (row, position) in enumerate(zip(rows.tolist(), positions.tolist(), strict=True)):
             try:
-                self._write_crop(row, position, images[n], labels[n])
+                self.write_crop(row, position, images[n], labels[n])
             except ShardError as error:
                 if not self._skip_damaged:
                     raise
@@ -119,7 +119,17 @@ class CropData(Dataset[Packed]):
         """Bytes of the pixels of a batch."""
         return samples * 4 * self._crop.size**2
 
-    def _write_crop(self, row: int, position: int, pixels: NDArray[np.uint8], label: NDArray[np.uint8]) -> None:
+    def write_crop(self, row: int, position: int, pixels: NDArray[np.uint8], label: NDArray[np.uint8]) -> None:
+        """Read one row and write its crop for one position into a batch.
+
+        Args:
+            row, position: which sample, and whose random numbers.
+            pixels: uint8 [S, S, 3], written.
+            label: uint8 [S, S], written.
+
+        Raises:
+            ShardError: its bytes are damaged; the message names shard, key and offset.
+        """
         key, kind = self._key(row), self._kinds[self._kind[row]]
         mask = read_mask(self._reader, row, key)
         height, width = mask.shape
