@@ -97,7 +97,7 @@ class CropData(Dataset[Packed]):
         self._kinds, self._kind = coded(index, "image_kind")
         self._keys = index.table.column("key")
         self._meaning = meaning_numbers(index)
-        self._mirror = mirror_table()
+        self._mirror = mirror_table().tobytes()  # bytes.translate takes half the time of NumPy's indexing
 
     def __getitem__(self, positions: NDArray[np.int64]) -> Packed:
         source, sample = self._order.locate(positions)
@@ -137,7 +137,7 @@ class CropData(Dataset[Packed]):
         image = decode_image(self._reader.image(row), kind, key, (width, height), window.shrink)
         cut(image, mask, window, pixels, label)
         if window.mirrored:
-            label[:] = self._mirror[label]
+            label[:] = np.frombuffer(label.tobytes().translate(self._mirror), np.uint8).reshape(label.shape)
 
     def _key(self, row: int) -> str:
         return str(self._keys[row].as_py())
