@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from hodata.errors import ShardError
 from hodata.labels import Label, mirror_table
@@ -34,41 +34,23 @@ GEOMETRY = 0  # purpose of the random numbers drawn here, see `order.uniforms`
 
 
 @dataclass(frozen=True)
-class Packed:
-    """A batch on its way from a loading process: one large tensor, since each one that crosses costs a file.
+class Facts:
+    """What is known of the samples of a batch besides their pixels.
 
     Args:
-        pixels: uint8 [B * S * S * 4], in shared memory: all images [B, S, S, 3], then all labels [B, S, S].
         size: S.
         meaning, row, position: int16, int64, int64 [B].
-        damaged: samples of it that are empty because they could not be read.
+        damaged: those that are empty because they could not be read.
     """
 
-    pixels: Tensor
     size: int
     meaning: NDArray[np.int16]
     row: NDArray[np.int64]
     position: NDArray[np.int64]
     damaged: list[Damaged] = field(default_factory=list)
 
-    def parts(self) -> tuple[Tensor, Tensor]:
-        """Images [B, S, S, 3] and labels [B, S, S], views of `pixels`."""
-        size, samples = self.size, len(self.row)
-        cut = samples * size * size * 3
-        return self.pixels[:cut].view(samples, size, size, 3), self.pixels[cut:].view(samples, size, size)
 
-    def batch(self) -> Batch:
-        images, labels = self.parts()
-        numbers = {"meaning": self.meaning, "row": self.row, "position": self.position}
-        tensors = {name: torch.from_numpy(values) for name, values in numbers.items()}
-        return {"image": images.permute(0, 3, 1, 2), "label": labels, **tensors}
-
-    def pin_memory(self) -> Packed:
-        """Called by torch's DataLoader where there is a GPU."""
-        return replace(self, pixels=self.pixels.pin_memory())
-
-
-class CropData(Dataset[Packed]):
+class CropData(Dataset[Batch]):
     """Batches by positions: a list of positions in, a batch out. Holds no state but open files; pickles.
 
     Args:
@@ -99,12 +81,24 @@ class CropData(Dataset[Packed]):
         self._meaning = meaning_numbers(index)
         self._mirror = mirror_table().tobytes()  # bytes.translate takes half the time of NumPy's indexing
 
-    def __getitem__(self, positions: NDArray[np.int64]) -> Packed:
+    def __getitem__(self, positions: NDArray[np.int64]) -> Batch:
+        pixels = torch.empty(self.batch_bytes(len(positions)), dtype=torch.uint8)
+        return batch_of(pixels, self.fill(positions, pixels))
+
+    def fill(self, positions: NDArray[np.int64], pixels: Tensor) -> Facts:
+        """Write a batch.
+
+        Args:
+            positions: int64 [B] of the run.
+            pixels: uint8 [B * S * S * 4], written: all images [B, S, S, 3], then all labels [B, S, S].
+
+        Raises:
+            ShardError: a sample is damaged and `skip_damaged` is not set.
+        """
         source, sample = self._order.locate(positions)
         rows = np.array([self._rows[s][i] for s, i in zip(source, sample, strict=True)], dtype=np.int64)
-        pixels = _empty_bytes(self.batch_bytes(len(rows)))
-        packed = Packed(pixels, self._crop.size, self._meaning[rows], rows, positions.copy())
-        images, labels = (part.numpy() for part in packed.parts())
+        facts = Facts(self._crop.size, self._meaning[rows], rows, positions.copy())
+        images, labels = (part.numpy() for part in _parts(pixels, len(rows), self._crop.size))
         for n, (row, position) in enumerate(zip(rows.tolist(), positions.tolist(), strict=True)):
             try:
                 self.write_crop(row, position, images[n], labels[n])
@@ -112,8 +106,8 @@ class CropData(Dataset[Packed]):
                 if not self._skip_damaged:
                     raise
                 images[n], labels[n] = BEYOND, Label.VOID
-                packed.damaged.append(Damaged(self._key(row), str(error)))
-        return packed
+                facts.damaged.append(Damaged(self._key(row), str(error)))
+        return facts
 
     def batch_bytes(self, samples: int) -> int:
         """Bytes of the pixels of a batch."""
@@ -141,6 +135,14 @@ class CropData(Dataset[Packed]):
 
     def _key(self, row: int) -> str:
         return str(self._keys[row].as_py())
+
+
+def batch_of(pixels: Tensor, facts: Facts) -> Batch:
+    """The batch whose pixels `CropData.fill` has written; image and label are views of them."""
+    images, labels = _parts(pixels, len(facts.row), facts.size)
+    numbers = {"meaning": facts.meaning, "row": facts.row, "position": facts.position}
+    tensors = {name: torch.from_numpy(values) for name, values in numbers.items()}
+    return {"image": images.permute(0, 3, 1, 2), "label": labels, **tensors}
 
 
 def meaning_numbers(index: ShardIndex) -> NDArray[np.int16]:
@@ -221,9 +223,7 @@ def _require_size(found: tuple[int, int], expected: tuple[int, int], key: str) -
         )
 
 
-def _empty_bytes(count: int) -> Tensor:
-    """uint8 [count], not initialised; in a loading process in shared memory, where it need not be copied to be sent."""
-    if get_worker_info() is None:
-        return torch.empty(count, dtype=torch.uint8)
-    # As torch's own default_collate does it.
-    return torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(count))
+def _parts(pixels: Tensor, samples: int, size: int) -> tuple[Tensor, Tensor]:
+    """Images uint8 [B, S, S, 3] and labels uint8 [B, S, S]: views."""
+    border = samples * size * size * 3
+    return pixels[:border].view(samples, size, size, 3), pixels[border:].view(samples, size, size)

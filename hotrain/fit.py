@@ -99,6 +99,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
         rank=rank(),
         world=world_size(),
         workers=config.workers,
+        keep=config.accumulation,
     )
     model = start.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     groups = parameter_groups(model, start.lr, start.body_factor, config.weight_decay)

@@ -14,6 +14,11 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
+try:
+    from zlib_ng import zlib_ng as fast_zlib  # the same bytes in a third of the time; optional
+except ImportError:
+    fast_zlib = zlib
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _END = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
 _GRAY8 = (8, 0, 0, 0, 0)  # bit depth, colour type, compression, filter method, interlacing
@@ -60,10 +65,10 @@ def _decode_plain(data: bytes) -> NDArray[np.uint8] | None:
     body, (body_crc,) = data[_BODY:-16], struct.unpack(">I", data[-16:-12])
     if zlib.crc32(body, zlib.crc32(b"IDAT")) != body_crc:
         return None
-    unpack, expected = zlib.decompressobj(), height * (width + 1)
+    unpack, expected = fast_zlib.decompressobj(), height * (width + 1)
     try:
         raw = unpack.decompress(body, expected + 1)
-    except zlib.error:
+    except (zlib.error, fast_zlib.error):
         return None
     if len(raw) != expected or not unpack.eof or unpack.unused_data:
         return None

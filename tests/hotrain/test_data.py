@@ -17,7 +17,7 @@ from hodata.errors import ShardError
 from hodata.labels import MIRROR, Label
 from hodata.shards.reader import ShardIndex
 from hotrain.crop import BEYOND, CropRule
-from hotrain.data import decode_image
+from hotrain.data import batch_of, decode_image
 from hotrain.input_rule import InputRule
 
 
@@ -26,7 +26,7 @@ def test_flips_swap_sides(opened: Callable[..., ShardIndex]) -> None:
         "ego", samples=5, meaning="egohos", size=(32, 32), hand=Label.LEFT_HAND, item=Label.SECOND_RIGHT, kind="png"
     )
     data = crop_data(opened(spec), crop=CropRule(32, (1.0, 1.0)))
-    batch = data[np.arange(100)].batch()
+    batch = data[np.arange(100)]
     mirrored = 0
     for image, label, row in zip(batch["image"].numpy(), batch["label"].numpy(), batch["row"].tolist(), strict=True):
         original, mask = draw(spec, row)
@@ -42,7 +42,7 @@ def test_flips_swap_sides(opened: Callable[..., ShardIndex]) -> None:
 
 def test_a_batch_is_what_the_design_says(mixed: ShardIndex) -> None:
     positions = np.arange(5, 13)
-    batch = crop_data(mixed)[positions].batch()
+    batch = crop_data(mixed)[positions]
     kinds = {name: (tuple(value.shape), value.dtype) for name, value in batch.items()}
     assert kinds == {
         "image": ((8, 3, 32, 32), torch.uint8),
@@ -71,11 +71,13 @@ def test_a_damaged_sample_is_empty_and_named_and_the_others_are_untouched(
     opened: Callable[..., ShardIndex], member: str
 ) -> None:
     index = opened(Spec("one", samples=6))
-    whole = crop_data(index)[np.arange(6)].batch()
+    whole = crop_data(index)[np.arange(6)]
     key = break_member(index, 4, member)
-    packed = crop_data(index, skip_damaged=True)[np.arange(6)]
-    found = packed.batch()
-    assert [(item.key, f"{key} ({member}) at offset" in item.what) for item in packed.damaged] == [(key, True)]
+    data = crop_data(index, skip_damaged=True)
+    pixels = torch.zeros(data.batch_bytes(6), dtype=torch.uint8)
+    facts = data.fill(np.arange(6), pixels)
+    found = batch_of(pixels, facts)
+    assert [(item.key, f"{key} ({member}) at offset" in item.what) for item in facts.damaged] == [(key, True)]
     bad = whole["row"] == 4
     assert (found["image"][bad] == BEYOND).all() and (found["label"][bad] == Label.VOID).all()
     for name in ("meaning", "row", "position"):
@@ -120,7 +122,7 @@ def test_gray_and_cmyk_jpegs_become_rgb() -> None:
 def test_crop_data_pickles(mixed: ShardIndex) -> None:
     data = crop_data(mixed)
     again = pickle.loads(pickle.dumps(data))
-    torch.testing.assert_close(data[np.arange(4)].batch(), again[np.arange(4)].batch())
+    torch.testing.assert_close(data[np.arange(4)], again[np.arange(4)])
 
 
 def test_input_rules() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch.utils.data import get_worker_info
 
 from hodata.errors import ShardError
 from hodata.shards.reader import ShardIndex
-from hotrain.data import CropData, Packed
+from hotrain.data import CropData, Facts
 from hotrain.errors import TrainingError
 from hotrain.loader import Loader, Positions, prefetch_factor
 
@@ -44,10 +45,10 @@ def test_ranks_workers_and_restarts_see_the_same_samples(mixed: ShardIndex) -> N
 class _Reports(CropData):
     """Says how its worker treats signals and threads."""
 
-    def __getitem__(self, positions: np.ndarray) -> Packed:
+    def fill(self, positions: np.ndarray, pixels: torch.Tensor) -> Facts:
         assert get_worker_info() is not None
         ignored = [signal.getsignal(number) is signal.SIG_IGN for number in (signal.SIGTERM, signal.SIGINT)]
-        return replace(super().__getitem__(positions), position=np.array([*ignored, torch.get_num_threads()]))
+        return replace(super().fill(positions, pixels), position=np.array([*ignored, torch.get_num_threads()]))
 
 
 def test_workers_leave_signals_to_the_run_and_use_one_thread(mixed: ShardIndex) -> None:
@@ -83,10 +84,11 @@ def test_batches_waiting_fit_into_shared_memory(monkeypatch: pytest.MonkeyPatch,
         return SimpleNamespace(f_bavail=64, f_frsize=10**6)
 
     monkeypatch.setattr("os.statvfs", room)
-    assert [prefetch_factor(megabytes * 10**6, 2, tmp_path) for megabytes in (1, 5, 10, 16)] == [4, 3, 1, 1]
-    with pytest.raises(TrainingError, match=r"64 MB free.*17 MB need 68 MB.*--shm-size"):
-        prefetch_factor(17 * 10**6, 2, tmp_path)
-    assert prefetch_factor(10**9, 9, tmp_path / "no such folder") == 4
+    # 64 MB, half of it left to another rank, and two batches in use.
+    assert [prefetch_factor(megabytes * 10**6, 2, 2, tmp_path) for megabytes in (1, 4, 5, 8)] == [4, 3, 2, 1]
+    with pytest.raises(TrainingError, match=r"64 MB free.*9 MB need 72 MB.*--shm-size"):
+        prefetch_factor(9 * 10**6, 2, 2, tmp_path)
+    assert prefetch_factor(10**9, 9, 1, tmp_path / "no such folder") == 4
 
 
 def test_uneven_parts_are_refused(mixed: ShardIndex) -> None:
@@ -153,9 +155,9 @@ def test_batches_cut_anywhere_are_the_rest_of_the_same_stream(
 class _Remembers(CropData):
     asked: list[int]
 
-    def __getitem__(self, positions: np.ndarray) -> Packed:
+    def fill(self, positions: np.ndarray, pixels: torch.Tensor) -> Facts:
         self.asked += positions.tolist()
-        return super().__getitem__(positions)
+        return super().fill(positions, pixels)
 
 
 def test_nothing_before_the_place_of_resuming_is_read_again(mixed: ShardIndex) -> None:
@@ -181,4 +183,22 @@ def test_damaged_samples_come_with_their_batches(opened: Callable[..., ShardInde
         assert {item.key for item in damaged} == {f"one_train_{row}" for row in batch["row"].tolist() if row in (1, 5)}
         found += damaged
     assert sorted(item.key for item in found) == ["one_train_1", "one_train_5"]
+    batches.close()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("keep", [1, 3])
+def test_a_batch_stays_as_it_is_while_it_is_kept(mixed: ShardIndex, workers: int, keep: int) -> None:
+    """Slots are used again, but never one of the last `keep` batches, and they are few, however long the run."""
+    data = crop_data(mixed)
+    kept: list[tuple[dict[str, torch.Tensor], torch.Tensor]] = []
+    places = set()
+    batches = iter(Loader(data, start=0, stop=4 * 60, batch=4, micro=4, workers=workers, keep=keep))
+    for batch in batches:
+        time.sleep(0.002)  # workers run ahead as far as they may
+        for older, pixels in kept:
+            assert torch.equal(older["image"], pixels)
+        kept = [*kept, (batch, batch["image"].clone())][-keep:]
+        places.add(batch["image"].data_ptr())
+    assert keep < len(places) <= 4 * workers + keep + 1 + workers
     batches.close()
