@@ -3,9 +3,10 @@
     make bench                                   or: python tests/benchmarks/bench_loader.py [--peers PYTHON]
 
 All contenders load the same drawn images and masks from the page cache, in batches of 32, with the same number of
-loading processes; each is a process of its own that waits while the others run. Rounds alternate between them, so
-that a busy machine slows all alike; the ratio is the median of the rounds' ratios. Ours checks the crc32 of every
-member. LitData and MosaicML streaming run hotrain's own decoding and cropping, so that only loading differs.
+loading processes; each is a process of its own that waits while the others run. Rounds alternate between them, each
+beginning with another, so that a busy machine slows all alike; the ratio is the median of the rounds' ratios. Ours
+checks the crc32 of every member. LitData and MosaicML streaming run hotrain's own decoding and cropping, so that only
+loading differs.
 
 Peers need an environment of their own (peers_loader.txt): MosaicML streaming wants NumPy below 2.2.
 """
@@ -93,7 +94,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--crop", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="*", choices=list(CONTENDERS), default=list(CONTENDERS))
+    parser.add_argument("--only", nargs="*", choices=list(CONTENDERS), default=list(CONTENDERS), help="In this order.")
     options = parser.parse_args()
     sys.path.insert(0, str(HERE.parents[1]))
     from loader_data import write_files, write_shards
@@ -108,7 +109,8 @@ def main() -> int:
         running = {n: Contender(n, sys.executable if n in OWN else peers, arguments) for n in options.only}
         able = {name: contender for name, contender in running.items() if not contender.error}
         for number in range(options.rounds):
-            for contender in able.values():
+            turned = list(able.values())
+            for contender in turned[number % len(turned) :] + turned[: number % len(turned)]:
                 contender.run()
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
         for contender in running.values():
