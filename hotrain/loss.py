@@ -106,7 +106,7 @@ class _SetLoss(torch.autograd.Function):
         bits = torch.arange(logits.shape[1], device=sets.device, dtype=torch.uint8)[:, None, None]
         outside = ((sets[:, None] >> bits) & 1) == 0
         log_p = logits.log_softmax(1)
-        log_q = logits.masked_fill(outside, -torch.inf).log_softmax(1)
+        log_q = torch.where(outside, -torch.inf, logits).log_softmax(1)
         # log p - log q is log of the set's probability for every class of the set: its first one serves.
         first = torch.tensor([0, *((n & -n).bit_length() - 1 for n in range(1, 1 << logits.shape[1]))])
         member = first.to(sets.device).index_select(0, sets.reshape(-1).int()).reshape(sets.shape)[:, None]
@@ -121,8 +121,8 @@ class _SetLoss(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         log_p, log_q, outside, weight = context.saved_tensors
-        q = log_q.exp()
-        gradient = log_p.exp().sub_(q)
+        q = log_q.softmax(1)  # of its own logarithm: the same, and faster than exp, which stumbles over -inf
+        gradient = log_p.softmax(1).sub_(q)
         if context.prior:
             open_to_background = ~outside[:, :1]
             gradient.addcmul_(q, open_to_background.to(q.dtype), value=context.prior)
