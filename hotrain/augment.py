@@ -69,16 +69,17 @@ def jitter_colors(image: Tensor, seed: int, position: Tensor, rule: ColorRule) -
     """
     draws = [uniforms(seed, int(p), PHOTOMETRIC, 9) for p in position]
     matrices = torch.from_numpy(np.stack([_matrix(draw, rule) for draw in draws]).astype(np.float32)).to(image.device)
-    contrast = torch.tensor([1 + rule.contrast * (2 * draw[0] - 1) for draw in draws], device=image.device)
-    gamma = torch.tensor([math.exp(rule.gamma * (2 * draw[1] - 1)) for draw in draws], device=image.device)
+    scalars = [(1 + rule.contrast * (2 * draw[0] - 1), math.exp(rule.gamma * (2 * draw[1] - 1))) for draw in draws]
+    contrast, gamma = torch.tensor(scalars, dtype=torch.float32).to(image.device).unbind(1)
     batch, _, height, width = image.shape
 
-    pixels = image.reshape(batch, 3, -1).float() * (1 / 255)
+    # Channels last, as the images come and as the network takes them: nothing is copied to change places.
+    pixels = image.permute(0, 2, 3, 1).reshape(batch, -1, 3).float() * (1 / 255)
     pixels = pixels.clamp_(1e-4).pow_(gamma[:, None, None])
-    pixels = torch.bmm(matrices, pixels)
-    middle = pixels.mean((1, 2), keepdim=True)
-    pixels = (pixels - middle).mul_(contrast[:, None, None]).add_(middle)
-    return pixels.clamp_(0, 1).mul_(255).round_().byte().reshape(batch, 3, height, width)
+    # Contrast about the mean of the image that the matrix makes, which is the matrix applied to the mean of this one.
+    middle = torch.bmm(pixels.mean(1, keepdim=True), matrices.mT).mean(2, keepdim=True)
+    pixels = torch.baddbmm((1 - contrast)[:, None, None] * middle, pixels, contrast[:, None, None] * matrices.mT)
+    return pixels.clamp_(0, 1).mul_(255).round_().byte().view(batch, height, width, 3).permute(0, 3, 1, 2)
 
 
 def _matrix(draw: NDArray[np.float64], rule: ColorRule) -> NDArray[np.float64]:

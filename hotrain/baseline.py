@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hodata.errors import ShardError
 from hodata.labels import Task, task_table
+from hotrain.damage import Damaged, Tally
 from hotrain.data import decode_image
 from hotrain.errors import SelectionError
 from hotrain.evaluate import StoredTruth, Truth
@@ -52,6 +54,7 @@ def fit_color_histogram(
     extent: str = "wrist",
     limit: int = 2000,
     truth: Truth | None = None,
+    tally: Tally | None = None,
     on_sample: Callable[[], None] = lambda: None,
 ) -> ColorHistogram:
     """Fit on training samples.
@@ -67,6 +70,7 @@ def fit_color_histogram(
         extent: at which the factors are chosen.
         limit: at most so many samples, evenly taken.
         truth: what to fit to; without it the stored masks.
+        tally: leave out samples that cannot be read, and note them here; without it they raise.
         on_sample: called after each sample.
 
     Raises:
@@ -78,7 +82,7 @@ def fit_color_histogram(
     truth = truth or StoredTruth(index)
     names = index.column("source")[rows]
     sources = sorted(set(names))
-    counts = _count(index, rows, task, truth, on_sample)
+    counts = _count(index, rows, task, truth, tally, on_sample)
     extents = {}
     for name in sources:
         meanings = {m.name: m for m in map(truth.meaning, rows[names == name].tolist())}
@@ -125,20 +129,34 @@ def _maximise(
 
 
 def _count(
-    index: ShardIndex, rows: NDArray[np.int64], task: Task, truth: Truth, on_sample: Callable[[], None]
+    index: ShardIndex,
+    rows: NDArray[np.int64],
+    task: Task,
+    truth: Truth,
+    tally: Tally | None,
+    on_sample: Callable[[], None],
 ) -> dict[str, NDArray[np.int64]]:
     """Source -> int64 [N, 2**K], pixels by bin and set."""
     reader = index.reader()
     names, kinds, keys = (index.column(name) for name in ("source", "image_kind", "key"))
     width = 1 << len(task.classes)
     counts: dict[str, NDArray[np.int64]] = {}
+    damaged: list[Damaged] = []
     for row in rows.tolist():
-        bins = color_bins(decode_image(reader.image(row), kinds[row], keys[row]))
-        sets = task_table(truth.meaning(row), task)[truth.mask(row)]
+        on_sample()
+        try:
+            bins = color_bins(decode_image(reader.image(row), kinds[row], keys[row]))
+            sets = task_table(truth.meaning(row), task)[truth.mask(row)]
+        except ShardError as error:
+            if tally is None:
+                raise
+            damaged.append(Damaged(keys[row], str(error)))
+            continue
         cells, pixels = np.unique(bins.ravel().astype(np.int64) * width + sets.ravel(), return_counts=True)
         of_source = counts.setdefault(names[row], np.zeros((1 << 3 * _BITS, width), dtype=np.int64))
         of_source.reshape(-1)[cells] += pixels
-        on_sample()
+    if tally is not None:
+        tally.add(damaged)
     return counts
 
 

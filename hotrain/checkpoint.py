@@ -108,6 +108,7 @@ def save(
         _write_json(partial / "run.json", {"checkpoint_version": CHECKPOINT_VERSION, "position": position, **facts})
         for file in partial.iterdir():
             _sync(file)
+        _sync(partial)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(f"{final}: cannot be written ({error.strerror or error}); is the disk full?") from error

@@ -15,7 +15,9 @@ import click
 
 from hodata.errors import HodataError
 from hodata.labels import EXTENTS, TASKS
-from hotrain.errors import EXIT_INTERRUPTED, Interrupted
+from hotrain.config import ON_CORRUPT
+from hotrain.errors import EXIT_INTERRUPTED, EXIT_SKIPPED, Interrupted
+from hotrain.order import ORDERS
 
 if TYPE_CHECKING:
     from hotrain.metrics import Report
@@ -42,6 +44,16 @@ def cli() -> None:
     """
 
 
+_on_corrupt = click.option(
+    "--on-corrupt",
+    type=click.Choice(ON_CORRUPT),
+    default="error",
+    show_default=True,
+    help="What a sample that cannot be read does: end the run, or be left out and named (exit 3).",
+)
+_max_corrupt = click.option(
+    "--max-corrupt", type=click.IntRange(0), default=100, show_default=True, help="So many may be left out."
+)
 _shards = click.option(
     "--shards", "shards", multiple=True, metavar="SHARD|DIR|GLOB", help="May be repeated; quote a glob. Required."
 )
@@ -80,7 +92,24 @@ _exclude = click.option(
 @click.option("--prior", type=click.FloatRange(0), default=0.1, show_default=True, help="Toward background.")
 @click.option("--source-weight", multiple=True, metavar="NAME=W", help="Share of a source's samples; may be repeated.")
 @click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Loading processes per GPU.")
+@click.option(
+    "--order",
+    type=click.Choice(ORDERS),
+    default="shuffle",
+    show_default=True,
+    help="Mix all samples of a source, or those of 8 shards at a time, for slow storage.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--checkpoint-every",
+    type=click.FloatRange(0),
+    default=10,
+    show_default=True,
+    metavar="MINUTES",
+    help="Within an epoch.",
+)
+@_on_corrupt
+@_max_corrupt
 @click.option("--extent", type=click.Choice(EXTENTS), default="wrist", show_default=True, help="Of validation.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N")
 @click.pass_context
@@ -136,6 +165,8 @@ def fit(context: click.Context, **options: Any) -> None:
         sys.exit(EXIT_INTERRUPTED)
     if is_main():
         click.echo(config.out)
+        if find(Path(config.out), which="last").facts.get("damaged"):
+            sys.exit(EXIT_SKIPPED)
 
 
 @cli.command("eval")
@@ -149,6 +180,8 @@ def fit(context: click.Context, **options: Any) -> None:
 @click.option("--sheet", type=click.Path(path_type=Path), help="Write a PNG: image | truth | prediction.")
 @click.option("--sheet-samples", type=click.IntRange(1), default=16, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True)
+@_on_corrupt
+@_max_corrupt
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def evaluate(
@@ -162,6 +195,8 @@ def evaluate(
     sheet: Path | None,
     sheet_samples: int,
     batch_size: int,
+    on_corrupt: str,
+    max_corrupt: int,
     device: str,
     as_json: bool,
 ) -> None:
@@ -175,6 +210,7 @@ def evaluate(
     from hodata.shards.select import Selector, select_rows
     from hotrain.baseline import fit_color_histogram
     from hotrain.checkpoint import find
+    from hotrain.damage import Tally
     from hotrain.distributed import is_main, join_group, leave_group, world_size
     from hotrain.evaluate import evaluate as run_evaluate
     from hotrain.pictures import save_picture
@@ -187,6 +223,8 @@ def evaluate(
     opened = find(checkpoint)
     index = ShardIndex.open(shards)
     rows, notes = select_to_score(index, selector, split)
+    tally = Tally(max_corrupt)
+    noted = tally if on_corrupt == "skip" else None
     place = join_group(device)
     try:
         for note in notes if is_main() else ():
@@ -200,6 +238,7 @@ def evaluate(
                 predictor,
                 extent=extent,
                 batch_size=batch_size,
+                tally=noted,
                 on_batch=lambda samples: bar.advance(samples * world_size()),
             )
         by_color: Report | None = None
@@ -207,15 +246,18 @@ def evaluate(
             train = select_rows(index, selector, "train").rows
             with progress("colour histogram", min(len(train), 2000), main=is_main()) as bar:
                 histogram = fit_color_histogram(
-                    index, train, opened.task, extent=extent, on_sample=lambda: bar.advance(1)
+                    index, train, opened.task, extent=extent, tally=noted, on_sample=lambda: bar.advance(1)
                 )
-            by_color = run_evaluate(index, rows, opened.task, histogram, extent=extent, batch_size=batch_size)
+            by_color = run_evaluate(
+                index, rows, opened.task, histogram, extent=extent, batch_size=batch_size, tally=noted
+            )
         if not is_main():
             return
         if sheet is not None:
             title = f"{checkpoint} on {split}: image | truth | prediction"
             chosen = spread_rows(index, rows, sheet_samples)
-            save_picture(example_sheet(index, chosen, predictor, opened.task, title), sheet)
+            picture = example_sheet(index, chosen, predictor, opened.task, title, skip_damaged=noted is not None)
+            save_picture(picture, sheet)
             click.echo(f"prediction sheet: {sheet}", err=True)
     finally:
         leave_group()
@@ -225,9 +267,15 @@ def evaluate(
             document["selection"] = {"where": selector.where, "exclude": sorted(selector.exclude)}
         if by_color is not None:
             document["baseline"] = by_color.to_json()
+        if noted is not None:
+            document["damaged"] = tally.found
         click.echo(json.dumps(document, indent=1))
     else:
         _print_table(found, by_color, split)
+    for what in tally.found.values():
+        click.echo(f"left out: {what}", err=True)
+    if tally.found:
+        sys.exit(EXIT_SKIPPED)
 
 
 def _print_table(found: Report, by_color: Report | None, split: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from hodata.labels import EXTENTS, TASKS
 from hodata.shards.select import read_keys
 from hotrain.errors import CheckpointError, TrainingError
+from hotrain.order import ORDERS
 
 _TOML_KINDS: dict[str, tuple[type, ...]] = {
     "tuple": (list, str),
@@ -19,6 +20,7 @@ _TOML_KINDS: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "Mapping": (dict,),
 }
+ON_CORRUPT = ("error", "skip")
 _POLY_POWER = 0.9  # as in DeepLab (arXiv:1706.05587, section 4.1)
 
 
@@ -54,6 +56,10 @@ class FitConfig:
         val_limit: at most so many validation samples are scored after an epoch, always the same.
         extent: at which the best checkpoint is chosen.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        order: `shuffle`: all samples of a source are mixed; `blocks`: those of a few shards at a time.
+        checkpoint_every: minutes between checkpoints within an epoch; 0: after every step.
+        on_corrupt: `error`: a sample that cannot be read ends the run; `skip`: it is left out and named.
+        max_corrupt: so many may be left out.
     """
 
     shards: tuple[str, ...]
@@ -82,6 +88,10 @@ class FitConfig:
     val_limit: int = 1000
     extent: str = "wrist"
     device: str = "auto"
+    order: str = "shuffle"
+    checkpoint_every: float = 10.0
+    on_corrupt: str = "error"
+    max_corrupt: int = 100
 
     def __post_init__(self) -> None:
         """Raise TrainingError on options that no run can have, whoever made them."""
@@ -95,6 +105,10 @@ class FitConfig:
             "samples_per_epoch": (self.samples_per_epoch is None or self.samples_per_epoch >= 1, "1 or more"),
             "seed": (0 <= self.seed < 2**63, "0 to 2**63 - 1"),
             "workers": (self.workers >= 0, "0 or more"),
+            "order": (self.order in ORDERS, f"one of {', '.join(ORDERS)}"),
+            "checkpoint_every": (self.checkpoint_every >= 0, "0 or more minutes"),
+            "on_corrupt": (self.on_corrupt in ON_CORRUPT, f"one of {', '.join(ON_CORRUPT)}"),
+            "max_corrupt": (self.max_corrupt >= 0, "0 or more"),
         }
         for name, (holds, what) in rules.items():
             if not holds:

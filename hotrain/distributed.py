@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from hodata.errors import HodataError
 from hotrain.errors import EXIT_INTERRUPTED, Interrupted
+
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -39,6 +41,15 @@ def all_reduce_sum(values: Tensor) -> Tensor:
     if dist.is_initialized():
         dist.all_reduce(total)
     return total
+
+
+def all_gather(items: list[T]) -> list[list[T]]:
+    """Every rank's list, by rank. Rarely used: objects are pickled."""
+    if not dist.is_initialized():
+        return [items]
+    gathered: list[Any] = [None] * world_size()
+    dist.all_gather_object(gathered, items)
+    return gathered
 
 
 def share_buffers(model: nn.Module) -> None:

@@ -3,6 +3,8 @@
 The rows are cut into batches of equal image size before anything is known of the ranks; rank r takes batches r,
 r + W, and so on. There is no collective until the end, where one sum joins the matrices, the number of samples and a
 sum over the keys, which must be those of the selection.
+
+A damaged sample ends the evaluation, unless the caller gives a tally: then it is scored nowhere, and named there.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from numpy.typing import NDArray
 
 from hodata.errors import ShardError
 from hodata.labels import Meaning, Task, task_table
-from hotrain.data import decode_image
+from hotrain.columns import coded, present
+from hotrain.damage import Damaged, Tally
+from hotrain.data import decode_image, read_mask
 from hotrain.distributed import all_reduce_sum, rank, world_size
 from hotrain.errors import SelectionError
 from hotrain.metrics import Report, confusion, report, source_extent
@@ -45,15 +49,29 @@ class StoredTruth:
     """The masks in the shards."""
 
     def __init__(self, index: ShardIndex) -> None:
-        self._names = index.column("meaning")
-        self._meanings = index.meanings
+        names, self._code = coded(index, "meaning")
+        self._meanings = [index.meanings[name] for name in names]
+        self._keys = index.table.column("key")
         self._reader = index.reader()
 
     def meaning(self, row: int) -> Meaning:
-        return self._meanings[self._names[row]]
+        return self._meanings[self._code[row]]
 
     def mask(self, row: int) -> NDArray[np.uint8]:
-        return self._reader.mask(row)
+        return read_mask(self._reader, row, self._keys[row].as_py())
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What an evaluation counted, over all ranks.
+
+    Args:
+        matrices: source -> int64 [2**K, K], pixels by what they may be and what was answered.
+        samples: source -> images.
+    """
+
+    matrices: dict[str, NDArray[np.int64]]
+    samples: dict[str, int]
 
 
 def evaluate(
@@ -65,6 +83,7 @@ def evaluate(
     extent: str = "wrist",
     batch_size: int = 8,
     truth: Truth | None = None,
+    tally: Tally | None = None,
     on_batch: Callable[[int], None] = lambda samples: None,
 ) -> Report:
     """Score a predictor on some rows, counted at native resolution.
@@ -79,43 +98,78 @@ def evaluate(
         extent: wanted; a source whose masks cannot decide it is scored at the other one (see `Scores.extent`).
         batch_size: images at a time.
         truth: what to score against; without it the stored masks.
+        tally: leave out samples that cannot be read, and note them here; without it they raise.
         on_batch: called with the number of images after each batch of this rank.
 
     Raises:
         SelectionError: no rows, or the samples counted are not those selected.
         ShardError: damage, or a mask that holds an id which is no label.
+        TrainingError: more damaged samples than the tally admits.
     """
+    truth = truth or StoredTruth(index)
+    counts = count(index, rows, task, predictor, truth, batch_size, tally, on_batch)
+    extents = {}
+    for name in counts.matrices:
+        meanings = {meaning.name: meaning for meaning in map(truth.meaning, rows_of(index, rows, name).tolist())}
+        extents[name] = source_extent(list(meanings.values()), task, extent)
+    return report(counts.matrices, counts.samples, task, extents)
+
+
+def count(
+    index: ShardIndex,
+    rows: NDArray[np.int64],
+    task: Task,
+    predictor: Predictor,
+    truth: Truth,
+    batch_size: int,
+    tally: Tally | None = None,
+    on_batch: Callable[[int], None] = lambda samples: None,
+) -> Counts:
+    """The counts behind `evaluate`, whose arguments these are: the same on every rank, at every number of ranks."""
     if not len(rows):
         raise SelectionError("no sample is selected for evaluation")
-    truth = truth or StoredTruth(index)
-    names, keys = index.column("source"), index.column("key")
-    sources = sorted(set(names[rows]))
+    names, source = coded(index, "source")
+    sources = present(index, "source", rows)
+    key_of = dict(zip(rows.tolist(), index.table.column("key").take(rows).to_pylist(), strict=True))
     matrices = {name: np.zeros((1 << len(task.classes), len(task.classes)), dtype=np.int64) for name in sources}
     samples = dict.fromkeys(sources, 0)
-    counted: list[str] = []
+    seen: list[str] = []
+    damaged: list[Damaged] = []
 
     batches = equal_size_batches(index, rows, batch_size)[rank() :: world_size()]
-    for batch in _load(index, batches, predictor, truth):
-        answers = predictor.classes(batch.prepared, batch.size)
+    for batch in _load(index, batches, predictor, truth, tally is not None):
+        answers: Sequence[NDArray[np.uint8]] | NDArray[np.uint8] = (
+            predictor.classes(batch.prepared, batch.size) if batch.rows else ()
+        )
         for row, mask, answer in zip(batch.rows, batch.masks, answers, strict=True):
             sets = task_table(truth.meaning(row), task)[mask]
             if not sets.all():
-                raise ShardError(f"{keys[row]}: its mask holds id {mask[sets == 0][0]}, which is no label")
-            matrices[names[row]] += confusion(sets, answer, len(task.classes))
-            samples[names[row]] += 1
-            counted.append(keys[row])
-        on_batch(len(batch.rows))
+                raise ShardError(f"{key_of[row]}: its mask holds id {mask[sets == 0][0]}, which is no label")
+            matrices[names[source[row]]] += confusion(sets, answer, len(task.classes))
+            samples[names[source[row]]] += 1
+            seen.append(key_of[row])
+        damaged += batch.damaged
+        if tally is not None:
+            tally.refuse_more(damaged)
+        on_batch(len(batch.rows) + len(batch.damaged))
 
-    matrices, samples, total = _join(matrices, samples, key_sum(counted))
-    expected = (len(rows), key_sum(keys[rows].tolist()))
-    found = (sum(samples.values()), total)
-    if found != expected:
+    counts, left_out, total = _join(Counts(matrices, samples), damaged, key_sum([*seen, *(d.key for d in damaged)]))
+    expected = (len(rows), key_sum(list(key_of.values())))
+    found = (sum(counts.samples.values()) + left_out, total)
+    if found != expected or len(key_of) != len(rows):
         raise SelectionError(
             f"the evaluation counted {found[0]} samples with key sum {found[1]:016x}, the selection has {expected[0]} "
             f"with {expected[1]:016x}; do all ranks see the same shards?"
         )
-    extents = {name: _extent(truth, rows[names[rows] == name], task, extent) for name in sources}
-    return report(matrices, samples, task, extents)
+    if left_out and tally is not None:
+        tally.add(damaged)
+    return counts
+
+
+def rows_of(index: ShardIndex, rows: NDArray[np.int64], source: str) -> NDArray[np.int64]:
+    """Those of some rows that are of one source."""
+    names, code = coded(index, "source")
+    return rows[code[rows] == names.index(source)]
 
 
 def equal_size_batches(index: ShardIndex, rows: NDArray[np.int64], batch_size: int) -> list[list[int]]:
@@ -144,45 +198,54 @@ class _Loaded:
     prepared: list[NDArray[Any]]
     masks: list[NDArray[np.uint8]]
     size: tuple[int, int]  # width, height
+    damaged: list[Damaged]
 
 
-def _load(index: ShardIndex, batches: list[list[int]], predictor: Predictor, truth: Truth) -> Iterator[_Loaded]:
+def _load(
+    index: ShardIndex, batches: list[list[int]], predictor: Predictor, truth: Truth, skip_damaged: bool
+) -> Iterator[_Loaded]:
     """Read and prepare batches in order, one ahead of the one that is being computed."""
-    reader = index.reader()
-    kinds, keys = index.column("image_kind"), index.column("key")
+    reader, keys = index.reader(), index.table.column("key")
+    kinds, kind = coded(index, "image_kind")
 
-    def load_one(row: int) -> tuple[NDArray[Any], NDArray[np.uint8], tuple[int, int]]:
-        image = decode_image(reader.image(row), kinds[row], keys[row])
-        mask = truth.mask(row)
-        if mask.shape != image.shape[:2]:
-            raise ShardError(f"{keys[row]}: image {image.shape[:2]} and mask {mask.shape} (height, width) differ")
+    def load_one(row: int) -> tuple[NDArray[Any], NDArray[np.uint8], tuple[int, int]] | Damaged:
+        key = keys[row].as_py()
+        try:
+            image = decode_image(reader.image(row), kinds[kind[row]], key)
+            mask = truth.mask(row)
+            if mask.shape != image.shape[:2]:
+                raise ShardError(f"{key}: image {image.shape[:2]} and mask {mask.shape} (height, width) differ")
+        except ShardError as error:
+            if not skip_damaged:
+                raise
+            return Damaged(key, str(error))
         return predictor.prepare(image), mask, (image.shape[1], image.shape[0])
 
     with ThreadPoolExecutor(_LOADING_THREADS) as pool:
         ahead = [[pool.submit(load_one, row) for row in batch] for batch in batches[:1]]
         for number, batch in enumerate(batches):
-            loaded = [future.result() for future in ahead.pop()]
+            loaded = [(row, future.result()) for row, future in zip(batch, ahead.pop(), strict=True)]
             if number + 1 < len(batches):
                 ahead.append([pool.submit(load_one, row) for row in batches[number + 1]])
-            yield _Loaded(batch, [item[0] for item in loaded], [item[1] for item in loaded], loaded[0][2])
+            whole = [(row, item) for row, item in loaded if not isinstance(item, Damaged)]
+            yield _Loaded(
+                rows=[row for row, _ in whole],
+                prepared=[item[0] for _, item in whole],
+                masks=[item[1] for _, item in whole],
+                size=whole[0][1][2] if whole else (0, 0),
+                damaged=[item for _, item in loaded if isinstance(item, Damaged)],
+            )
 
 
-def _join(
-    matrices: dict[str, NDArray[np.int64]], samples: dict[str, int], total: int
-) -> tuple[dict[str, NDArray[np.int64]], dict[str, int], int]:
-    """Sum over the ranks in one collective; the key sum wraps around as int64 does."""
-    names = list(matrices)
-    parts = [matrix.ravel() for matrix in matrices.values()]
-    parts.append(np.array([samples[name] for name in names], dtype=np.int64))
+def _join(own: Counts, damaged: list[Damaged], total: int) -> tuple[Counts, int, int]:
+    """Sum over the ranks in one collective: counts, damaged samples, key sum, which wraps around as int64 does."""
+    names = list(own.matrices)
+    shape = own.matrices[names[0]].shape
+    parts = [own.matrices[name].ravel() for name in names]
+    parts.append(np.array([*(own.samples[name] for name in names), len(damaged)], dtype=np.int64))
     parts.append(np.array([total], dtype=np.uint64).view(np.int64))
     joined = all_reduce_sum(torch.from_numpy(np.concatenate(parts))).numpy()
-    size = next(iter(matrices.values())).size
-    shape = next(iter(matrices.values())).shape
-    summed = {name: joined[n * size : (n + 1) * size].reshape(shape) for n, name in enumerate(names)}
-    counts = {name: int(joined[len(names) * size + n]) for n, name in enumerate(names)}
-    return summed, counts, int(joined[-1:].view(np.uint64)[0])
-
-
-def _extent(truth: Truth, rows: NDArray[np.int64], task: Task, wanted: str) -> str:
-    meanings = {meaning.name: meaning for meaning in map(truth.meaning, rows.tolist())}
-    return source_extent(list(meanings.values()), task, wanted)
+    matrices = joined[: -len(names) - 2].reshape(len(names), *shape)
+    counted = joined[-len(names) - 2 : -2].tolist()
+    counts = Counts(dict(zip(names, matrices, strict=True)), dict(zip(names, counted, strict=True)))
+    return counts, int(joined[-2]), int(joined[-1:].view(np.uint64)[0])

@@ -7,6 +7,7 @@ dropout are functions of the position, so a checkpoint needs weights, optimizer 
 from __future__ import annotations
 
 import platform
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ import torchvision
 from hodata.labels import TASKS, Task
 from hotrain import checkpoint
 from hotrain.config import FitConfig, learning_rate
-from hotrain.data import CropData, CropRule, Loader
+from hotrain.crop import CropRule
+from hotrain.damage import Tally
+from hotrain.data import CropData
 from hotrain.distributed import barrier, is_main, join_group, leave_group, rank, share_buffers, world_size
 from hotrain.errors import CheckpointError, Interrupted
 from hotrain.evaluate import evaluate
 from hotrain.guards import micro_batch
 from hotrain.input_rule import InputRule
+from hotrain.loader import Loader
 from hotrain.metrics import Report
 from hotrain.model import parameter_groups
 from hotrain.order import ORDER_VERSION, Order
@@ -33,7 +37,7 @@ from hotrain.progress import FileLog, Progress, RunLog, progress, read_log
 from hotrain.selection import Selection, select
 from hotrain.sheets import example_sheet, spread_rows, training_curves
 from hotrain.start import Start, begin
-from hotrain.step import Step
+from hotrain.step import Flags, Step
 from hotrain.stop import StopSignals
 
 _LOG_STEPS = 20
@@ -66,7 +70,8 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
     micro = micro_batch(config.batch_size, world_size(), config.accumulation)
 
     selection = select(config, task)
-    order = Order({name: len(rows) for name, rows in selection.rows.items()}, config.seed, config.source_weights)
+    sizes = {name: len(rows) for name, rows in selection.rows.items()}
+    order = Order(sizes, config.seed, config.source_weights, _shard_sizes(selection, config.order))
     rule, crop = InputRule(config.crop), CropRule.of_strength(config.crop, config.jitter)
     steps_per_epoch = max(round((config.samples_per_epoch or len(selection.train_rows)) / config.batch_size), 1)
     steps = max(round(config.epochs * steps_per_epoch), 1)
@@ -83,8 +88,10 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
                 f"{config.epochs:g}; give more epochs"
             )
 
+    skip = config.on_corrupt == "skip"
+    tally = Tally(config.max_corrupt, before.facts.get("damaged") if before else None)
     loader = Loader(
-        CropData(selection.index, selection.rows, order, rule, crop),
+        CropData(selection.index, selection.rows, order, rule, crop, skip_damaged=skip),
         start=number * config.batch_size,
         stop=steps * config.batch_size,
         batch=config.batch_size,
@@ -92,6 +99,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
         rank=rank(),
         world=world_size(),
         workers=config.workers,
+        keep=config.accumulation,
     )
     model = start.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     groups = parameter_groups(model, start.lr, start.body_factor, config.weight_decay)
@@ -102,7 +110,14 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
     step = Step(start, optimizer, task, selection, config, device)
     predictor = NetworkPredictor(model, rule, start.mean, start.std, device)
 
+    def save(position: int) -> None:
+        if is_main():
+            state = {"weights": model.state_dict(), "optimizer": optimizer.state_dict()}
+            checkpoint.save(run, position=position, facts={**facts, "damaged": tally.found}, **state)
+            checkpoint.remove_old(run)
+
     losses: list[float] = []
+    saved_at = time.monotonic()
     # Loading processes are forked first: TensorBoard and the progress bar have threads.
     with (
         closing(iter(loader)) as batches,
@@ -116,10 +131,10 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
             ends_epoch = number > 0 and (number % steps_per_epoch == 0 or number == steps)
             if ends_epoch and position != scored:
                 share_buffers(model)
-                result = _validate(selection, task, predictor, config.extent, micro)
+                result = _validate(selection, task, predictor, config.extent, micro, tally if skip else None)
                 if is_main():
                     _keep_best(run, position, result)
-                    _show(run, position, selection, predictor, task, result, log, bar)
+                    _show(run, position, selection, predictor, task, result, log, bar, skip)
             if number == steps:
                 break
 
@@ -127,7 +142,12 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
             parts = [next(batches) for _ in range(config.accumulation)]
-            loss, asked = step.take(parts, position, stop.asked)
+            damaged = batches.take_damaged()
+            due = is_main() and time.monotonic() - saved_at >= 60 * config.checkpoint_every
+            loss, agreed = step.take(parts, position, Flags(stop.asked, due, bool(damaged)))
+            if agreed.damaged:
+                for item in tally.add(damaged):
+                    bar.say(f"left out: {item.what}")
             number += 1
             position += config.batch_size
             losses.append(loss)
@@ -139,20 +159,14 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
                 losses.clear()
 
             # Before validation, which may take longer than whoever stops us is willing to wait.
-            if asked or number % steps_per_epoch == 0 or number == steps:
-                share_buffers(model)
-                if is_main():
-                    checkpoint.save(
-                        run,
-                        position=position,
-                        weights=model.state_dict(),
-                        optimizer=optimizer.state_dict(),
-                        facts=facts,
-                    )
-                    checkpoint.remove_old(run)
-            if asked:
+            if agreed.stop or agreed.save or number % steps_per_epoch == 0 or number == steps:
+                save(position)
+                saved_at = time.monotonic()
+            if agreed.stop:
                 barrier()
                 raise Interrupted(str(checkpoint.folder(run, position)))
+        if tally.found:
+            bar.say(f"{len(tally.found)} damaged samples were left out: {', '.join(sorted(tally.found))}")
     barrier()
 
 
@@ -171,6 +185,7 @@ _MUST_AGREE = (
     "model",
     "data_hash",
     "order_version",
+    "order",
     "seed",
     "batch_size",
     "source_weights",
@@ -197,6 +212,7 @@ def _facts(
         "data_hash": selection.data_hash,
         "sources": {name: len(rows) for name, rows in selection.rows.items()},
         "order_version": ORDER_VERSION,
+        "order": config.order,
         "seed": config.seed,
         "batch_size": config.batch_size,
         "source_weights": dict(config.source_weights),
@@ -210,17 +226,26 @@ def _facts(
     }
 
 
+def _shard_sizes(selection: Selection, order: str) -> dict[str, list[int]] | None:
+    """Source -> samples in each of its shards, which block order goes by."""
+    if order != "blocks":
+        return None
+    numbers = selection.index.shard_number
+    return {name: np.unique(numbers[rows], return_counts=True)[1].tolist() for name, rows in selection.rows.items()}
+
+
 def _last_scored(run: Path) -> int:
     """The position of the last validation: a run that was stopped in one repeats it."""
     return max((entry["position"] for entry in read_log(run) if entry["kind"] == "val"), default=0)
 
 
 def _validate(
-    selection: Selection, task: Task, predictor: NetworkPredictor, extent: str, batch_size: int
+    selection: Selection, task: Task, predictor: NetworkPredictor, extent: str, batch_size: int, tally: Tally | None
 ) -> Report | None:
     if not len(selection.val_rows):
         return None
-    return evaluate(selection.index, selection.val_rows, task, predictor, extent=extent, batch_size=batch_size)
+    index, rows = selection.index, selection.val_rows
+    return evaluate(index, rows, task, predictor, extent=extent, batch_size=batch_size, tally=tally)
 
 
 def _keep_best(run: Path, position: int, result: Report | None) -> None:
@@ -241,6 +266,7 @@ def _show(
     result: Report | None,
     log: RunLog,
     bar: Progress,
+    skip_damaged: bool,
 ) -> None:
     """After an epoch: figures, a preview, the curves so far."""
     rows = selection.val_rows if result else selection.train_rows
@@ -252,7 +278,8 @@ def _show(
         listed = "  ".join(f"IoU {name} {_figure(value)}" for name, value in pooled.kinds.items())
         title += f" (extent {pooled.extent}): {listed}"
         bar.say(f"validation at {position}: {listed}  accuracy {_figure(pooled.accuracy)} (extent {pooled.extent})")
-    sheet = example_sheet(selection.index, spread_rows(selection.index, rows, _PREVIEWS), predictor, task, title)
+    chosen = spread_rows(selection.index, rows, _PREVIEWS)
+    sheet = example_sheet(selection.index, chosen, predictor, task, title, skip_damaged=skip_damaged)
     save_picture(sheet, run / "previews" / f"{position:010d}.png")
     save_picture(training_curves(run), run / "curves.png")
     log.picture(position, "preview", np.asarray(sheet))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from hodata.errors import ShardError
 from hodata.labels import LABELS, Task, task_table
+from hotrain.columns import coded, present
 from hotrain.errors import SelectionError, TrainingError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def refuse_free_answers(index: ShardIndex, rows: NDArray[np.int64], task: Task) 
         allowed &= int(np.bitwise_and.reduce(sets))
     if allowed:
         names = ", ".join(name for c, name in enumerate(task.classes) if allowed >> c & 1)
-        meanings = ", ".join(sorted(set(index.column("meaning")[rows])))
+        meanings = ", ".join(present(index, "meaning", rows))
         raise SelectionError(
             f"every pixel of every selected sample may be {names} (meanings: {meanings}), so answering {names} "
             f"everywhere would cost nothing and the task {task.name!r} would teach nothing. Add a source whose masks "
@@ -165,11 +166,11 @@ def _present_sets(
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """For each meaning among the rows: the sets of the labels that occur, and their pixels."""
     pixels = label_pixels(index, rows)
-    names = index.column("meaning")[rows]
+    names, codes = coded(index, "meaning")
     found = []
-    for name in sorted(set(names)):
-        total = pixels[names == name].sum(0)
-        present = np.flatnonzero(total)
-        ids = np.array([int(LABELS[place]) for place in present])
-        found.append((task_table(index.meanings[name], task)[ids], total[present]))
+    for code in np.unique(codes[rows]).tolist():
+        total = pixels[codes[rows] == code].sum(0)
+        occurring = np.flatnonzero(total)
+        ids = np.array([int(LABELS[place]) for place in occurring])
+        found.append((task_table(index.meanings[names[code]], task)[ids], total[occurring]))
     return found

@@ -5,14 +5,16 @@ says which source each position draws from: position q * 4096 + r is sample q * 
 source s = pattern[r]. So every sample of a source is seen exactly once per epoch of that source, at any weight, and
 the state of the data is one integer.
 
+Block order changes only what a permutation is: a source's shards are taken in random order, a few at a time, and the
+samples of those few are mixed. An object store then serves few files at once, each to its end.
+
 Only raw Philox words are used: NumPy promises that raw streams never change, and promises it of nothing above them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,9 @@ from hotrain.errors import SelectionError
 
 ORDER_VERSION = 1
 PATTERN = 4096
+BLOCK = 8  # shards whose samples are mixed in block order
+ORDERS = ("shuffle", "blocks")
+_HELD = 2  # epochs of a source whose permutation is kept: the current one, and the next at their border
 
 
 class Order:
@@ -31,13 +36,20 @@ class Order:
         seed: 0 <= seed < 2**63.
         weights: source name -> share of the positions, relative to the others; without it the sizes are the weights,
             so every sample is seen equally often. A source that is not named keeps its size as its weight.
+        shards: source name -> samples in each of its shards, one shard after the other: block order.
 
     Raises:
         SelectionError: no source, an empty one, an unknown name among the weights, a weight that is not positive, or
             more sources than places.
     """
 
-    def __init__(self, sizes: Mapping[str, int], seed: int, weights: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        seed: int,
+        weights: Mapping[str, float] | None = None,
+        shards: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
         self.sources = tuple(sorted(sizes))
         self.sizes = np.array([sizes[name] for name in self.sources], dtype=np.int64)
         self.seed = seed
@@ -49,6 +61,8 @@ class Order:
         self._rank = np.zeros(PATTERN, dtype=np.int64)
         for source, count in enumerate(self.counts):
             self._rank[self.pattern == source] = np.arange(count)
+        self._shards = None if shards is None else [tuple(shards[name]) for name in self.sources]
+        self._held: list[dict[int, NDArray[np.int64]]] = [{} for _ in self.sources]
 
     def locate(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The samples at some positions.
@@ -66,18 +80,43 @@ class Order:
         sample = np.empty(len(positions), dtype=np.int64)
         for s, e in {(int(s), int(e)) for s, e in zip(source, epoch, strict=True)}:
             chosen = (source == s) & (epoch == e)
-            sample[chosen] = permutation(int(self.sizes[s]), self.seed, self.sources[s], e)[offset[chosen]]
+            sample[chosen] = self._epoch(s, e)[offset[chosen]]
         return source, sample
 
+    def _epoch(self, source: int, epoch: int) -> NDArray[np.int64]:
+        held = self._held[source]
+        if epoch not in held:
+            if len(held) == _HELD:
+                del held[min(held)]
+            if self._shards is None:
+                held[epoch] = permutation(int(self.sizes[source]), self.seed, self.sources[source], epoch)
+            else:
+                held[epoch] = block_permutation(self._shards[source], self.seed, self.sources[source], epoch)
+        return held[epoch]
 
-@lru_cache(maxsize=64)
+
 def permutation(length: int, seed: int, stream: str, epoch: int) -> NDArray[np.int64]:
-    """int64 [length], read-only: the order of one epoch of one stream."""
-    digest = hashlib.sha256(f"order/{ORDER_VERSION}/{seed}/{epoch}/{stream}".encode()).digest()
-    raw = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(length)
-    order = np.argsort(raw, kind="stable").astype(np.int64)
-    order.flags.writeable = False
-    return order
+    """int64 [length]: the order of one epoch of one stream."""
+    return np.argsort(_words(length, "order", seed, stream, epoch), kind="stable").astype(np.int64)
+
+
+def block_permutation(shards: Sequence[int], seed: int, stream: str, epoch: int) -> NDArray[np.int64]:
+    """int64 [sum of shards]: one epoch of one stream in block order.
+
+    Args:
+        shards: samples in each shard; sample numbers count through them.
+    """
+    turn = np.argsort(_words(len(shards), "shards", seed, stream, epoch), kind="stable")
+    block = np.empty(len(shards), dtype=np.int64)
+    block[turn] = np.arange(len(shards)) // BLOCK
+    length = int(np.sum(shards))
+    return np.lexsort((_words(length, "order", seed, stream, epoch), np.repeat(block, shards))).astype(np.int64)
+
+
+def _words(count: int, use: str, seed: int, stream: str, epoch: int) -> NDArray[np.uint64]:
+    """uint64 [count] of Philox, keyed by what they are for."""
+    digest = hashlib.sha256(f"{use}/{ORDER_VERSION}/{seed}/{epoch}/{stream}".encode()).digest()
+    return np.asarray(np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(count))
 
 
 def place_counts(shares: NDArray[np.float64]) -> NDArray[np.int64]:

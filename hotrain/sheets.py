@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hodata.errors import ShardError
 from hodata.labels import Task
-from hotrain.data import decode_image
+from hotrain.columns import coded
+from hotrain.data import decode_image, read_mask
 from hotrain.pictures import Curve, Example, curves, prediction_sheet
 from hotrain.predict import Predictor
 from hotrain.progress import read_log
@@ -38,17 +40,29 @@ def spread_rows(index: ShardIndex, rows: NDArray[np.int64], count: int) -> list[
 
 
 def example_sheet(
-    index: ShardIndex, rows: Sequence[int], predictor: Predictor, task: Task, title: str, columns: int = 2
+    index: ShardIndex,
+    rows: Sequence[int],
+    predictor: Predictor,
+    task: Task,
+    title: str,
+    columns: int = 2,
+    skip_damaged: bool = False,
 ) -> Image:
-    """Image | truth | prediction of some rows."""
-    reader = index.reader()
-    kinds, keys = index.column("image_kind"), index.column("key")
+    """Image | truth | prediction of some rows; those that cannot be read raise, or are left out."""
+    reader, keys = index.reader(), index.table.column("key")
+    kinds, kind = coded(index, "image_kind")
     examples = []
     for row in rows:
-        image = decode_image(reader.image(row), kinds[row], keys[row])
+        key = keys[row].as_py()
+        try:
+            image, mask = decode_image(reader.image(row), kinds[kind[row]], key), read_mask(reader, row, key)
+        except ShardError:
+            if not skip_damaged:
+                raise
+            continue
         size = (image.shape[1], image.shape[0])
         predicted = predictor.classes([predictor.prepare(image)], size)[0]
-        examples.append(Example(image, reader.mask(row), predicted, keys[row]))
+        examples.append(Example(image, mask, predicted, key))
     return prediction_sheet(examples, task, title, columns=columns)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hodata.labels import Task
 from hotrain.augment import ColorRule, jitter_colors, normalize
+from hotrain.columns import coded
 from hotrain.config import FitConfig
 from hotrain.data import Batch
 from hotrain.distributed import all_reduce_sum, rank, world_size
@@ -26,6 +27,14 @@ from hotrain.selection import Selection, meanings_of
 from hotrain.start import Start
 
 DROPOUT = 2  # purpose of the random numbers drawn here, see `order.uniforms`
+
+
+class Flags(NamedTuple):
+    """What any rank may ask of all of them; it travels with the counts of a step, so nobody waits for it alone."""
+
+    stop: bool = False  # save and end
+    save: bool = False  # save
+    damaged: bool = False  # a sample of this step could not be read
 
 
 class Step:
@@ -54,7 +63,8 @@ class Step:
         ids = [device.index] if device.type == "cuda" else None
         self._parallel = DistributedDataParallel(start.model, ids) if world_size() > 1 else start.model
         index = selection.index
-        self._keys, self._sources = index.column("key"), index.column("source")
+        self._keys = index.table.column("key")
+        self._sources, self._source = coded(index, "source")
         pixels = set_pixels(index, selection.train_rows, task)
         kept = without_classes(idle_arms(pixels, task), len(task.classes))
         tables = set_tables([index.meanings[name] for name in sorted(index.meanings)], task)
@@ -66,20 +76,20 @@ class Step:
         }
         self._logits: Tensor | None = None
 
-    def take(self, parts: Sequence[Batch], position: int, stop_asked: bool) -> tuple[float, bool]:
+    def take(self, parts: Sequence[Batch], position: int, flags: Flags) -> tuple[float, Flags]:
         """Learn from one batch.
 
         Args:
             parts: this rank's micro-batches.
             position: where the batch begins.
-            stop_asked: whether this rank was asked to stop.
+            flags: of this rank.
 
         Returns:
-            the loss of the whole batch, a weighted mean over the decided pixels of all ranks; whether any rank was
-            asked to stop.
+            the loss of the whole batch, a weighted mean over the decided pixels of all ranks; the flags that any rank
+            has set.
 
         Raises:
-            TrainingError: the loss is not finite.
+            TrainingError: the loss is not finite; on every rank.
         """
         torch.manual_seed(int(uniforms(self._seed, position, DROPOUT, rank() + 1)[-1] * 2**53))
         self._parallel.train()
@@ -87,8 +97,9 @@ class Step:
         sets = [class_sets(part["label"], part["meaning"], self._tables) for part in moved]
         # Known before backward: a mean of per-rank means would weigh ranks with few decided pixels too high.
         counts = torch.stack([set_counts(each, len(self._task.classes)) for each in sets]).sum(0)
-        total = all_reduce_sum(torch.cat([counts, torch.tensor([int(stop_asked)])]))
-        weight = max(float(total[:-1].double() @ self._weights.double()), 1.0)
+        total = all_reduce_sum(torch.cat([counts, torch.tensor(flags, dtype=torch.int64)]))
+        agreed = Flags(*(total[-len(flags) :] > 0).tolist())
+        weight = max(float(total[: -len(flags)].double() @ self._weights.double()), 1.0)
 
         self._optimizer.zero_grad(set_to_none=True)
         summed = torch.zeros((), device=self._device)
@@ -99,16 +110,15 @@ class Step:
                 # DistributedDataParallel divides gradients by the number of ranks; the weight is that of all.
                 (loss * world_size()).backward()
             summed += loss.detach()
-        value = float(summed)
+        value = float(all_reduce_sum(torch.tensor([float(summed)], dtype=torch.float64))[0])
         if not np.isfinite(value):
-            keys = [self._keys[row] for part in parts for row in part["row"].tolist()]
+            keys = [self._keys[row].as_py() for part in parts for row in part["row"].tolist()]
             raise TrainingError(
                 f"the loss is {value} at position {position}; lower --lr. The samples of this step on rank {rank()}: "
                 f"{', '.join(keys)}"
             )
         self._optimizer.step()
-        joined = all_reduce_sum(torch.tensor([value], dtype=torch.float64))
-        return float(joined[0]), bool(total[-1])
+        return value, agreed
 
     def training_scores(self, part: Batch) -> dict[str, float | None]:
         """IoU of hand and object on the crops of the last forward pass: a glimpse, not a score."""
@@ -117,7 +127,7 @@ class Step:
         sets = class_sets(part["label"], part["meaning"], self._tables.cpu()).numpy()
         matrices: dict[str, Any] = {}
         for row, of_row, answer in zip(part["row"].tolist(), sets, answers, strict=True):
-            name = self._sources[row]
+            name = self._sources[self._source[row]]
             matrices[name] = matrices.get(name, 0) + confusion(of_row, answer, len(self._task.classes))
         kinds = report(matrices, dict.fromkeys(matrices, 0), self._task, self._extents).pooled.kinds
         return {f"iou {name}": value for name, value in kinds.items()}

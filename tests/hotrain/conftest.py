@@ -16,6 +16,10 @@ from hodata.sample import Record, Sample, mask_instances
 from hodata.shards.index import IndexInfo
 from hodata.shards.reader import ShardIndex
 from hodata.shards.writer import ShardWriter
+from hotrain.crop import CropRule
+from hotrain.data import CropData
+from hotrain.input_rule import InputRule
+from hotrain.order import Order
 
 
 @dataclass(frozen=True)
@@ -99,3 +103,11 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> ShardIndex:
         ),
     )
     return ShardIndex.open(folder)
+
+
+def crop_data(index: ShardIndex, seed: int = 3, crop: CropRule | None = None, skip_damaged: bool = False) -> CropData:
+    """The training samples of all builds, as crops of 32."""
+    train = index.select(split="train")
+    rows = {name: train[index.column("source")[train] == name] for name in index.plans}
+    order = Order({name: len(own) for name, own in rows.items()}, seed)
+    return CropData(index, rows, order, InputRule(32), crop or CropRule(32), skip_damaged=skip_damaged)

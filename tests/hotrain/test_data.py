@@ -1,110 +1,24 @@
-"""Crops, flips and batches: geometry against slow twins, and the loader against itself."""
+"""Batches: what is in them, what damage does to them, and how images are decoded."""
 
 from __future__ import annotations
 
-import multiprocessing
+import io
 import pickle
-import signal
 from collections.abc import Callable
 from dataclasses import replace
-from fractions import Fraction
-from math import floor
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import Spec, draw, encode
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.utils.data import get_worker_info
+from conftest import Spec, crop_data, draw, encode
+from PIL import Image
 
 from hodata.errors import ShardError
 from hodata.labels import MIRROR, Label
 from hodata.shards.reader import ShardIndex
-from hotrain.data import CropData, CropRule, Loader, Window, cut, decode_image, draw_window, prefetch_factor
-from hotrain.errors import TrainingError
+from hotrain.crop import BEYOND, CropRule
+from hotrain.data import batch_of, decode_image
 from hotrain.input_rule import InputRule
-from hotrain.order import Order
-
-
-def crop_data(index: ShardIndex, seed: int = 3, crop: CropRule | None = None) -> CropData:
-    train = index.select(split="train")
-    rows = {name: train[index.column("source")[train] == name] for name in index.plans}
-    order = Order({name: len(own) for name, own in rows.items()}, seed)
-    return CropData(index, rows, order, InputRule(32), crop or CropRule(32))
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    size=st.tuples(st.integers(3, 40), st.integers(3, 40)),
-    scaled=st.tuples(st.integers(1, 60), st.integers(1, 60)),
-    crop=st.integers(4, 24),
-    place=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
-)
-def test_labels_are_the_nearest_pixel_and_void_beyond(
-    size: tuple[int, int], scaled: tuple[int, int], crop: int, place: tuple[float, float]
-) -> None:
-    rng = np.random.default_rng(0)
-    mask = rng.integers(0, 14, size[::-1], dtype=np.uint8)
-    x, y = (
-        int(p * (s - crop + 1)) if s >= crop else -int(p * (crop - s + 1)) for p, s in zip(place, scaled, strict=True)
-    )
-    _, label = cut(np.zeros((*mask.shape, 3), np.uint8), mask, Window(*scaled, x, y, False), crop)
-    for row in range(crop):
-        for column in range(crop):
-            sx, sy = column + x, row + y
-            if 0 <= sx < scaled[0] and 0 <= sy < scaled[1]:
-                half = Fraction(1, 2)
-                source = floor((sy + half) * size[1] / scaled[1]), floor((sx + half) * size[0] / scaled[0])
-                assert label[row, column] == mask[source]
-            else:
-                assert label[row, column] == Label.VOID
-
-
-def test_image_and_label_stay_together() -> None:
-    """A bright disc under its own mask: after any crop both have the same area and centre, to a fraction of a pixel."""
-    rows, columns = np.mgrid[:120, :160]
-    mask = ((columns - 83) ** 2 + (rows - 57) ** 2 < 30**2).astype(np.uint8)
-    image = np.repeat(mask[..., None] * 200, 3, 2)
-    for number in range(40):
-        window = draw_window(160, 120, InputRule(64), CropRule(64), np.random.default_rng(number).random(4))
-        pixels, label = cut(image, mask, window, 64)
-        inside = label != Label.VOID
-        seen = np.where(inside, pixels[..., 0], 0) / 200
-        drawn = label == 1
-        assert seen.sum() == pytest.approx(drawn.sum(), rel=0.04)
-        for axis in np.mgrid[:64, :64]:
-            assert (axis * seen).sum() / seen.sum() == pytest.approx(axis[drawn].mean(), abs=0.2)
-
-
-def test_a_scaled_down_decode_shows_the_same_place() -> None:
-    ramp = np.linspace(0, 255, 640).astype(np.uint8)
-    image = np.repeat(np.repeat(ramp[None, :, None], 480, 0), 3, 2)
-    data, mask = encode(image, "jpg"), np.zeros((480, 640), np.uint8)
-    window = Window(150, 112, 20, 5, False)
-    small = decode_image(data, "jpg", "k", (150, 112))
-    assert small.shape == (120, 160, 3)
-    exact, quick = (
-        cut(decoded, mask, window, 96)[0].astype(int) for decoded in (decode_image(data, "jpg", "k"), small)
-    )
-    assert np.abs(exact - quick).max() <= 3
-
-
-@pytest.mark.parametrize("limits", [(1.0, 1.0), (0.5, 0.9), (0.6, 1.7)])
-def test_windows_cover_the_image_and_keep_its_aspect(limits: tuple[float, float]) -> None:
-    rng = np.random.default_rng(1)
-    zooms, lefts = [], []
-    for _ in range(500):
-        window = draw_window(640, 480, InputRule(96), CropRule(96, limits), rng.random(4))
-        assert window.width / window.height == pytest.approx(4 / 3, abs=0.03)
-        for side, corner in ((window.width, window.x), (window.height, window.y)):
-            assert min(0, side - 96) <= corner <= max(0, side - 96)
-        zooms.append(window.height / 96)
-        lefts.append(window.x)
-    assert min(zooms) == pytest.approx(limits[0], abs=0.02) and max(zooms) == pytest.approx(limits[1], abs=0.02)
-    assert len(set(lefts)) > 10
 
 
 def test_flips_swap_sides(opened: Callable[..., ShardIndex]) -> None:
@@ -143,69 +57,54 @@ def test_a_batch_is_what_the_design_says(mixed: ShardIndex) -> None:
     assert set(mixed.column("split")[batch["row"]]) == {"train"}
 
 
-def test_ranks_workers_and_restarts_see_the_same_samples(mixed: ShardIndex) -> None:
-    data = crop_data(mixed)
-    whole = list(Loader(data, start=0, stop=48, batch=12, micro=12, workers=0))
-    joined = {name: torch.cat([batch[name] for batch in whole]) for name in whole[0]}
-    np.testing.assert_array_equal(joined["position"], np.arange(48))
-
-    parts = [
-        batch
-        for rank in (0, 1)
-        for batch in Loader(data, start=12, stop=48, batch=12, micro=3, rank=rank, world=2, workers=2 * rank)
-    ]
-    parts.sort(key=lambda batch: int(batch["position"][0]))
-    assert len(parts) == 12
-    for name, value in joined.items():
-        torch.testing.assert_close(torch.cat([batch[name] for batch in parts]), value[12:], rtol=0, atol=0)
-
-
-class _Reports(CropData):
-    """Says how its worker treats signals and threads."""
-
-    def __getitem__(self, positions: np.ndarray) -> dict[str, torch.Tensor]:
-        assert get_worker_info() is not None
-        ignored = [signal.getsignal(number) is signal.SIG_IGN for number in (signal.SIGTERM, signal.SIGINT)]
-        return {"ignored": torch.tensor(ignored), "threads": torch.tensor(torch.get_num_threads())}
-
-
-def test_workers_leave_signals_to_the_run_and_use_one_thread(mixed: ShardIndex) -> None:
-    data = crop_data(mixed)
-    data.__class__ = _Reports
-    first = next(iter(Loader(data, start=0, stop=8, batch=8, micro=8, workers=1)))
-    assert first["ignored"].all() and int(first["threads"]) == 1
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_damage_arrives_as_the_shard_s_own_error(opened: Callable[..., ShardIndex], workers: int) -> None:
-    index = opened(Spec("one", samples=4))
-    path = index.shards[0]
+def break_member(index: ShardIndex, row: int, member: str = "image") -> str:
+    """Flip a byte of one member in its shard; returns the key."""
+    path = index.shards[int(index.shard_number[row])]
     raw = bytearray(path.read_bytes())
-    offset = int(index.column("image_offset")[2])
-    raw[offset + 40] ^= 255
+    raw[int(index.column(f"{member}_offset")[row]) + 20] ^= 255
     path.write_bytes(raw)
-    with pytest.raises(ShardError, match=r"one-train-000000\.tar: one_train_2 .*offset") as caught:
-        list(Loader(crop_data(index), start=0, stop=8, batch=8, micro=8, workers=workers))
-    assert "Traceback" not in str(caught.value)
+    return str(index.column("key")[row])
 
 
-def test_workers_start_before_the_first_batch_is_asked_for(mixed: ShardIndex) -> None:
-    """Forking later, when the run has threads, may copy a held lock."""
-    before = {process.pid for process in multiprocessing.active_children()}
-    batches = iter(Loader(crop_data(mixed), start=0, stop=8, batch=8, micro=8, workers=2))
-    assert len({process.pid for process in multiprocessing.active_children()} - before) == 2
-    next(batches)
+@pytest.mark.parametrize("member", ["image", "mask"])
+def test_a_damaged_sample_is_empty_and_named_and_the_others_are_untouched(
+    opened: Callable[..., ShardIndex], member: str
+) -> None:
+    index = opened(Spec("one", samples=6))
+    whole = crop_data(index)[np.arange(6)]
+    key = break_member(index, 4, member)
+    data = crop_data(index, skip_damaged=True)
+    pixels = torch.zeros(data.batch_bytes(6), dtype=torch.uint8)
+    facts = data.fill(np.arange(6), pixels)
+    found = batch_of(pixels, facts)
+    assert [(item.key, f"{key} ({member}) at offset" in item.what) for item in facts.damaged] == [(key, True)]
+    bad = whole["row"] == 4
+    assert (found["image"][bad] == BEYOND).all() and (found["label"][bad] == Label.VOID).all()
+    for name in ("meaning", "row", "position"):
+        assert torch.equal(found[name], whole[name])
+    assert torch.equal(found["image"][~bad], whole["image"][~bad])
+    assert torch.equal(found["label"][~bad], whole["label"][~bad])
+    with pytest.raises(ShardError, match=rf"one-train-000000\.tar: {key} .*offset"):
+        crop_data(index)[np.arange(6)]
 
 
-def test_batches_waiting_fit_into_shared_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def room(_: Path) -> SimpleNamespace:
-        return SimpleNamespace(f_bavail=64, f_frsize=10**6)
+def test_a_decoded_image_has_its_mask_s_size() -> None:
+    data = encode(np.zeros((48, 64, 3), np.uint8), "jpg")
+    for kind, file in (("jpg", data), ("png", encode(np.zeros((48, 64, 3), np.uint8), "png"))):
+        assert decode_image(file, kind, "k", (64, 48)).shape == (48, 64, 3)
+        with pytest.raises(ShardError, match="k: its image is 64 x 48, its mask 48 x 64"):
+            decode_image(file, kind, "k", (48, 64))
+    for shrink in (2, 4, 8):
+        odd = encode(np.zeros((45, 63, 3), np.uint8), "jpg")
+        assert decode_image(odd, "jpg", "k", (63, 45), shrink).shape == (-(-45 // shrink), -(-63 // shrink), 3)
 
-    monkeypatch.setattr("os.statvfs", room)
-    assert [prefetch_factor(megabytes * 10**6, 2, tmp_path) for megabytes in (1, 5, 10, 16)] == [4, 3, 1, 1]
-    with pytest.raises(TrainingError, match=r"64 MB free.*17 MB need 68 MB.*--shm-size"):
-        prefetch_factor(17 * 10**6, 2, tmp_path)
-    assert prefetch_factor(10**9, 9, tmp_path / "no such folder") == 4
+
+def test_a_jpeg_that_claims_to_be_huge_takes_no_memory() -> None:
+    data = bytearray(encode(np.zeros((48, 64, 3), np.uint8), "jpg"))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = b"\xff\xdc\xff\xdc"
+    with pytest.raises(ShardError, match="its image is 65500 x 65500"):
+        decode_image(bytes(data), "jpg", "k", (64, 48))
 
 
 def test_an_undecodable_image_is_named() -> None:
@@ -214,19 +113,10 @@ def test_an_undecodable_image_is_named() -> None:
 
 
 def test_gray_and_cmyk_jpegs_become_rgb() -> None:
-    import io
-
-    from PIL import Image
-
     for mode in ("L", "CMYK"):
         buffer = io.BytesIO()
         Image.new(mode, (20, 10)).save(buffer, "JPEG")
         assert decode_image(buffer.getvalue(), "jpg", "k").shape == (10, 20, 3)
-
-
-def test_uneven_parts_are_refused(mixed: ShardIndex) -> None:
-    with pytest.raises(TrainingError, match="micro-batches of 5 on 2 ranks"):
-        Loader(crop_data(mixed), start=0, stop=12, batch=12, micro=5, world=2)
 
 
 def test_crop_data_pickles(mixed: ShardIndex) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import json
 import multiprocessing
@@ -21,7 +22,7 @@ from hodata.labels import MEANINGS, TASKS, Meaning, task_table
 from hodata.shards.reader import ShardIndex
 from hotrain.data import decode_image
 from hotrain.errors import SelectionError
-from hotrain.evaluate import StoredTruth, equal_size_batches, evaluate, key_sum
+from hotrain.evaluate import StoredTruth, count, equal_size_batches, evaluate, key_sum
 from hotrain.input_rule import InputRule
 from hotrain.metrics import confusion, score
 from hotrain.model import IMAGENET_MEAN, IMAGENET_STD, create_model
@@ -102,35 +103,62 @@ def test_a_row_counted_twice_is_refused(mixed: ShardIndex, monkeypatch: pytest.M
         evaluate(mixed, np.array([0, 1, 2]), TASK, ByBrightness())
 
 
-def _evaluate_in_group(rank: int, world: int, port: int, folder: str, out: str) -> None:
+# Rows to evaluate and batch sizes: not divisible, one image size missing, fewer samples than ranks, one sample.
+SELECTIONS = ((None, 4), ("val", 3), ("tail", 1), ("one", 2))
+
+
+def chosen_rows(index: ShardIndex, name: str | None) -> NDArray[np.int64]:
+    if name in ("tail", "one"):
+        return np.arange(len(index) - (2 if name == "tail" else 1), len(index))
+    return index.select(split=name)
+
+
+def count_selections(folder: str) -> list[dict[str, Any]]:
+    index = ShardIndex.open(folder)
+    found = []
+    for name, batch_size in SELECTIONS:
+        rows = chosen_rows(index, name)
+        counts = count(index, rows, TASK, ByBrightness(), StoredTruth(index), batch_size)
+        matrices = {source: matrix.tolist() for source, matrix in counts.matrices.items()}
+        found.append({"matrices": matrices, "samples": counts.samples})
+    return found
+
+
+def _count_in_group(rank: int, world: int, port: int, folder: str, out: str) -> None:
+    faulthandler.dump_traceback_later(100, exit=True)  # the watchdog: a rank that hangs says where, and ends
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(world)}
     from hotrain.distributed import join_group, leave_group
 
     torch.set_num_threads(1)
     join_group("cpu")
-    index = ShardIndex.open(folder)
-    found = evaluate(index, index.select(), TASK, ByBrightness(), batch_size=4)
-    (Path(out) / f"{rank}.json").write_text(json.dumps(found.to_json()))
+    found = count_selections(folder)
+    (Path(out) / f"{world}-{rank}.json").write_text(json.dumps(found))
     leave_group()
 
 
-def test_two_processes_find_what_one_finds(mixed: ShardIndex, tmp_path: Path) -> None:
+@pytest.mark.parametrize("world", [3, *(pytest.param(world, marks=pytest.mark.soak) for world in (1, 2, 5, 7))])
+def test_any_number_of_processes_counts_the_same(mixed: ShardIndex, tmp_path: Path, world: int) -> None:
+    """Identical int64 matrices on every rank, with one thread each; more ranks than shards or samples included."""
     folder = str(mixed.shards[0].parent)
-    alone = evaluate(mixed, mixed.select(), TASK, ByBrightness(), batch_size=4).to_json()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hotrain.evaluate"])
     group = [
-        context.Process(target=_evaluate_in_group, args=(rank, 2, port, folder, str(tmp_path))) for rank in range(2)
+        context.Process(target=_count_in_group, args=(rank, world, port, folder, str(tmp_path)))
+        for rank in range(world)
     ]
     for process in group:
         process.start()
     for process in group:
-        process.join(60)
+        process.join(120)
         assert process.exitcode == 0
-    for rank in range(2):
-        assert json.loads((tmp_path / f"{rank}.json").read_text()) == json.loads(json.dumps(alone))
+    alone = json.loads(json.dumps(count_selections(folder)))
+    for rank in range(world):
+        assert json.loads((tmp_path / f"{world}-{rank}.json").read_text()) == alone
+    for (name, _), found in zip(SELECTIONS, alone, strict=True):
+        assert sum(found["samples"].values()) == len(chosen_rows(mixed, name))
 
 
 def test_logits_are_resized_to_the_image_and_argmax_is_taken_there() -> None:

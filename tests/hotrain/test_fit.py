@@ -97,15 +97,15 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     mixed: ShardIndex, tmp_path: Path, finished: Path, stop_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped after any step, within an epoch or at its end, the weights end up the same."""
-    from hotrain.step import Step
+    from hotrain.step import Flags, Step
 
     taken = 0
     original = Step.take
 
-    def take(self: Step, parts: Any, position: int, asked: bool) -> tuple[float, bool]:
+    def take(self: Step, parts: Any, position: int, flags: Flags) -> tuple[float, Flags]:
         nonlocal taken
         taken += 1
-        return original(self, parts, position, asked or taken == stop_after)
+        return original(self, parts, position, flags._replace(stop=taken == stop_after))
 
     with monkeypatch.context() as patch:
         patch.setattr(Step, "take", take)

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import second_order
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hotrain.errors import SelectionError
-from hotrain.order import PATTERN, Order, interleave, permutation, place_counts, uniforms
+from hotrain.order import (
+    BLOCK,
+    ORDER_VERSION,
+    PATTERN,
+    Order,
+    block_permutation,
+    interleave,
+    place_counts,
+    uniforms,
+)
+from hotrain.order import permutation as order_permutation
+
+permutation = lru_cache(order_permutation)
 
 
 def slow_samples(order: Order, stop: int) -> list[tuple[int, int]]:
@@ -54,16 +71,103 @@ def test_a_position_is_independent_of_how_it_is_asked_for() -> None:
     np.testing.assert_array_equal(together, fresh)
 
 
-def test_the_order_never_changes() -> None:
-    """A golden hash: a change here breaks every checkpoint and needs a new ORDER_VERSION."""
-    order = Order({"freihand": 977, "egohos": 331, "ho3d": 12}, 7, {"ho3d": 200.0})
-    source, sample = order.locate(np.arange(0, 200_000, 7))
+def golden_cases() -> list[dict[str, Any]]:
+    cases: list[dict[str, Any]] = json.loads((Path(__file__).parent / "golden" / "order.json").read_text())
+    return cases
+
+
+@pytest.mark.parametrize("case", golden_cases(), ids=lambda case: case["name"])
+def test_the_order_never_changes(case: dict[str, Any]) -> None:
+    """Golden hashes: a change here breaks every checkpoint, needs a new ORDER_VERSION and a line in CHANGELOG.md."""
+    order = Order(case["sizes"], case["seed"], case["weights"], case["shards"])
+    source, sample = order.locate(np.arange(case["start"], case["stop"], case["step"]))
     digest = hashlib.sha256(np.stack([source, sample]).astype("<i8").tobytes()).hexdigest()
-    numbers = hashlib.sha256(uniforms(7, 123_456, 1, 32).astype("<f8").tobytes()).hexdigest()
-    assert (digest[:16], numbers[:16]) == GOLDEN
+    numbers = np.concatenate([uniforms(case["seed"], case["stop"], purpose, 32) for purpose in (0, 1, 2)])
+    assert (ORDER_VERSION, digest) == (1, case["sha256"])
+    assert hashlib.sha256(numbers.astype("<f8").tobytes()).hexdigest() == case["uniforms_sha256"]
 
 
-GOLDEN = ("c7cd765e836256fd", "070476ca622a5632")
+orders = st.fixed_dictionaries(
+    {
+        "sizes": st.dictionaries(st.sampled_from("abcde"), st.integers(1, 120), min_size=1),
+        "seed": st.integers(0, 2**63 - 1),
+        "weight": st.floats(1e-3, 1e3),
+        "blocks": st.booleans(),
+        "start": st.integers(0, 30_000),
+    }
+)
+
+
+def check_against_second(case: dict[str, Any]) -> None:
+    sizes, weights = case["sizes"], {max(case["sizes"]): case["weight"]}
+    shards = {name: [size // 3, 0, size - size // 3] for name, size in sizes.items()} if case["blocks"] else None
+    positions = list(range(case["start"], case["start"] + 150))
+    order = Order(sizes, case["seed"], weights, shards)
+    source, sample = order.locate(np.array(positions))
+    found = [(order.sources[s], n) for s, n in zip(source.tolist(), sample.tolist(), strict=True)]
+    assert found == second_order.samples(sizes, case["seed"], weights, positions, shards)
+
+
+@settings(max_examples=5, deadline=None)
+@given(orders)
+def test_a_second_implementation_agrees(case: dict[str, Any]) -> None:
+    check_against_second(case)
+
+
+@pytest.mark.soak
+@settings(max_examples=300, deadline=None)
+@given(orders)
+def test_a_second_implementation_agrees_on_many(case: dict[str, Any]) -> None:
+    check_against_second(case)
+
+
+@pytest.mark.parametrize(("seed", "position", "purpose"), [(0, 0, 0), (7, 123_456, 1), (2**63 - 1, 2**40, 2)])
+def test_uniforms_a_second_time(seed: int, position: int, purpose: int) -> None:
+    """The upper 53 bits of Philox words with (seed, position) as the key and the purpose high in the counter."""
+    expected = [w // 2**11 / 2**53 for w in second_order.words(seed + (position << 64), 9, purpose << 192)]
+    assert uniforms(seed, position, purpose, 9).tolist() == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shards=st.lists(st.integers(1, 12), min_size=1, max_size=40), seed=st.integers(0, 2**62), epoch=st.integers(0, 9)
+)
+def test_block_order_takes_whole_shards_a_few_at_a_time(shards: list[int], seed: int, epoch: int) -> None:
+    order = block_permutation(shards, seed, "s", epoch)
+    assert sorted(order.tolist()) == list(range(sum(shards)))
+    shard_of = np.repeat(np.arange(len(shards)), shards)[order]
+    place = 0
+    taken: set[int] = set()
+    while place < len(order):
+        left = len(shards) - len(taken)
+        block = set(shard_of[place : place + sum(sorted(shards)[-BLOCK:])].tolist()) if left else set()
+        count = 0
+        members: set[int] = set()
+        for shard in shard_of[place:].tolist():
+            if shard not in members and len(members) == BLOCK:
+                break
+            members.add(shard)
+            count += 1
+        assert members <= block and not members & taken
+        assert count == sum(shards[shard] for shard in members)
+        taken |= members
+        place += count
+    assert len(taken) == len(shards)
+
+
+def test_block_order_mixes_and_differs_between_epochs() -> None:
+    first, second = (block_permutation([50] * 20, 1, "s", epoch) for epoch in (0, 1))
+    assert (first == second).mean() < 0.02
+    shard_of = np.repeat(np.arange(20), 50)[first]
+    assert len(set(shard_of[:40].tolist())) == BLOCK  # the first samples come from all shards of the first block
+    assert (np.diff(shard_of) == 0).mean() < 0.3
+
+
+def test_few_permutations_are_held() -> None:
+    order = Order({"a": 10, "b": 10}, 0)
+    for start in range(0, 400, 20):
+        order.locate(np.arange(start, start + 20))
+    assert all(len(held) <= 2 for held in order._held)
 
 
 @settings(deadline=None)
