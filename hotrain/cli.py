@@ -15,6 +15,7 @@ import click
 
 from hodata.errors import HodataError
 from hodata.labels import EXTENTS, TASKS
+from hotrain.annotate.cli import annotate
 from hotrain.errors import EXIT_INTERRUPTED, Interrupted
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def cli() -> None:
       hotrain eval --shards 'shards/*.tar' --checkpoint runs/objects
     """
 
+
+cli.add_command(annotate)
 
 _shards = click.option(
     "--shards", "shards", multiple=True, metavar="SHARD|DIR|GLOB", help="May be repeated; quote a glob. Required."
