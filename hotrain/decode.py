@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EXIF = ("refuse", "upright", "stored")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP", "GIF")
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 _JPEG_START = b"\xff\xd8\xff"
 
 
@@ -67,6 +67,8 @@ def decode_rgb(data: bytes, exif: str = "refuse") -> NDArray[np.uint8]:
                 return _rgb(ImageOps.exif_transpose(image) if turned else image)
     except FrameError:
         raise
+    except Image.DecompressionBombError as error:
+        raise FrameError(f"claims more pixels than the limit of {MAX_PIXELS:,}") from error
     except UnidentifiedImageError as error:
         raise FrameError("is not an image, or its first bytes are damaged") from error
     except Exception as error:  # Pillow raises many kinds on hostile bytes

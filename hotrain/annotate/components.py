@@ -91,7 +91,7 @@ def trusted(hand: NDArray[np.bool_], thing: NDArray[np.bool_]) -> tuple[NDArray[
         return kept, np.zeros_like(thing)
     top, left = things.origin
     height, width = things.parts.shape
-    near = _grown(kept, _REACH)[top : top + height, left : left + width]
+    near = _grown(kept, _REACH + 1)[top : top + height, left : left + width]
     touching = np.unique(things.parts[near])
     return kept, things.mask(touching[touching > 0], (thing.shape[0], thing.shape[1]))
 

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from hotrain.decode import IMAGE_SUFFIXES
-from hotrain.errors import AnnotateError
+from hotrain.errors import AnnotateError, FrameError
 
 if TYPE_CHECKING:
     from hodata.shards.reader import ShardIndex
@@ -78,7 +78,7 @@ def find_frames(inputs: Sequence[str], *, every: int = 1, out: Path | None = Non
     matches = [match for text in inputs for match in _expand(text)]
     shards = [path for path in matches if path.suffix == ".tar"]
     folders = [path for path in matches if path.is_dir()]
-    files = [path for path in matches if path not in shards and not path.is_dir()]
+    files = list({p.absolute(): p for p in matches if p not in shards and not p.is_dir()}.values())
     frames: list[Frame] = []
     notes: list[str] = []
     for folder in folders:
@@ -168,13 +168,20 @@ def _of_files(files: Iterable[tuple[Path, Path]], every: int) -> list[Frame]:
     for path, place in places:
         name = PurePosixPath(place if doubled[place.with_suffix("")] > 1 else place.with_suffix(""))
         if path.suffix.lower() in VIDEO_SUFFIXES:
-            from hotrain.annotate.video import count_frames
-
-            numbers = range(0, count_frames(path), every)
-            frames += [_frame(name / f"{number:06d}", path, number) for number in numbers]
+            frames += [_frame(name / f"{number:06d}", path, number) for number in _video_numbers(path, every)]
         else:
             frames.append(_frame(name, path))
     return frames
+
+
+def _video_numbers(path: Path, every: int) -> range:
+    """A video that cannot be read has one frame, which will be reported as broken."""
+    from hotrain.annotate.video import count_frames
+
+    try:
+        return range(0, max(count_frames(path), 1), every)
+    except FrameError:
+        return range(1)
 
 
 def _frame(name: PurePosixPath, path: Path, number: int = -1) -> Frame:

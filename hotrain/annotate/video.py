@@ -19,22 +19,23 @@ def count_frames(path: Path) -> int:
     """How many frames the file says it holds, counted from its packets without decoding.
 
     Raises:
-        AnnotateError: no video, damaged at its head, or PyAV is missing.
+        FrameError: no video, or damaged at its head.
+        AnnotateError: PyAV is missing.
     """
     av = _av(path)
     try:
         with av.open(str(path)) as container:
-            stream = _stream(container, path)
+            stream = _stream(container)
             return sum(packet.size > 0 for packet in container.demux(stream))
     except (av.FFmpegError, ValueError, OSError) as error:
-        raise AnnotateError(f"{path}: cannot be read as a video ({_reason(error)})") from error
+        raise FrameError(f"cannot be read as a video ({_reason(error)})") from error
 
 
 def frame_rate(path: Path) -> Fraction:
     """Frames a second, as the file says; 25 where it does not."""
     av = _av(path)
     with av.open(str(path)) as container:
-        return Fraction(_stream(container, path).average_rate or 25)
+        return Fraction(_stream(container).average_rate or 25)
 
 
 class VideoReader:
@@ -79,10 +80,10 @@ class VideoReader:
         self._next, self._broken = 0, ""
         try:
             self._container = av.open(str(self._path))
-            stream = _stream(self._container, self._path)
+            stream = _stream(self._container)
             stream.thread_type = "AUTO"
             self._frames = self._container.decode(stream)
-        except (av.FFmpegError, ValueError, OSError, AnnotateError) as error:
+        except (av.FFmpegError, ValueError, OSError, FrameError) as error:
             self._broken = f"the video cannot be opened ({_reason(error)})"
 
     def close(self) -> None:
@@ -118,9 +119,9 @@ def _av(path: Path) -> Any:
     return av
 
 
-def _stream(container: Any, path: Path) -> Any:
+def _stream(container: Any) -> Any:
     if not container.streams.video:
-        raise AnnotateError(f"{path}: holds no video stream")
+        raise FrameError("holds no video stream")
     return container.streams.video[0]
 
 
