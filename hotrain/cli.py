@@ -15,7 +15,7 @@ import click
 
 from hodata.errors import HodataError
 from hodata.labels import EXTENTS, TASKS
-from hotrain.annotate.cli import annotate
+from hotrain.annotate.cli import annotate, export
 from hotrain.errors import EXIT_INTERRUPTED, Interrupted
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def cli() -> None:
     """
 
 
-cli.add_command(annotate)
+for _command in (annotate, export):
+    cli.add_command(_command)
 
 _shards = click.option(
     "--shards", "shards", multiple=True, metavar="SHARD|DIR|GLOB", help="May be repeated; quote a glob. Required."

@@ -48,8 +48,13 @@ class TorchNetwork:
     """A checkpoint, applied by PyTorch."""
 
     def __init__(self, path: Path, device: str) -> None:
-        import torch
-
+        try:
+            import torch
+        except ModuleNotFoundError as error:
+            raise CheckpointError(
+                f"{path}: a run needs torch: pip install 'hodata[train]'; without it, annotate with the .onnx file "
+                "that `hotrain export` writes"
+            ) from error
         from hotrain.checkpoint import find
         from hotrain.predict import load_predictor
 

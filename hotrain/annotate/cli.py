@@ -107,3 +107,26 @@ def _formats(texts: Sequence[str]) -> tuple[str, ...]:
     if unknown:
         raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(FORMATS)}", param_hint="--format")
     return tuple(name for name in FORMATS if name in names)
+
+
+@click.command()
+@click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="A run (its best) or a checkpoint.")
+@click.option("--format", "kind", type=click.Choice(["onnx"]), default="onnx", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The file.  [default: RUN/model.onnx]")
+def export(checkpoint: Path, kind: str, out: Path | None) -> None:
+    """Write a run as one ONNX file and check that it answers the same.
+
+    Any image size, normalisation inside, labels and input rule in the metadata; `hotrain annotate --checkpoint
+    FILE.onnx` needs no torch.
+    """
+    from hotrain.checkpoint import find
+    from hotrain.export import export_onnx
+
+    path = out or checkpoint / "model.onnx"
+    found = export_onnx(find(checkpoint), path)
+    click.echo(
+        f"against PyTorch: logits differ by at most {found.logits:.1e}, "
+        f"{100 * found.equal:.3f} % of pixels have the same class",
+        err=True,
+    )
+    click.echo(path)
