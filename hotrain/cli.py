@@ -15,7 +15,7 @@ import click
 
 from hodata.errors import HodataError
 from hodata.labels import EXTENTS, TASKS
-from hotrain.annotate.cli import annotate, export
+from hotrain.annotate.cli import annotate, export, review
 from hotrain.errors import EXIT_INTERRUPTED, Interrupted
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def cli() -> None:
     """
 
 
-for _command in (annotate, export):
+for _command in (annotate, export, review):
     cli.add_command(_command)
 
 _shards = click.option(

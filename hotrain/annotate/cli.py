@@ -51,7 +51,16 @@ FORMATS = ("png", "honnotate", "binary", "coco", "hold", "overlay", "confidence"
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True)
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N")
 @click.option("--overwrite", is_flag=True, help="Begin anew where --out holds another model's annotation.")
+@click.option(
+    "--apply",
+    "verdicts",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="REVIEW.JSON",
+    help="Do what was decided on the page of `hotrain review`; no INPUT.",
+)
+@click.pass_context
 def annotate(
+    context: click.Context,
     inputs: Sequence[str],
     checkpoint: Path | None,
     out: Path,
@@ -66,13 +75,25 @@ def annotate(
     batch_size: int,
     device: str,
     overwrite: bool,
+    verdicts: Path | None,
 ) -> None:
     """Segment new recordings: images, folders, quoted globs, videos, HOnnotate or HO-3D trees, shards.
 
     Writes masks at the images' own size under their own names, and OUT/frames.jsonl: what is known of each frame. A
     stopped or killed run goes on when it is started again. Frames that cannot be read are listed; then the exit code
     is 3.
+
+    --apply keeps accepted frames as a dataset in OUT/accepted, takes out rejected ones, and annotates the others again
+    with --checkpoint, --tta and --refine.
     """
+    if verdicts is not None:
+        if inputs:
+            raise click.UsageError("--apply takes no INPUT: the annotation in --out knows its frames")
+        given = [
+            context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE for name in ("tta", "refine")
+        ]
+        _apply(verdicts, out, checkpoint, device, tta if given[0] else "", refine if given[1] else "")
+        return
     if checkpoint is None:
         raise click.UsageError("Missing option '--checkpoint'")
     if not inputs:
@@ -99,6 +120,22 @@ def annotate(
     click.echo(out)
     if summary.broken:
         sys.exit(EXIT_SKIPPED)
+
+
+def _apply(verdicts: Path, out: Path, checkpoint: Path | None, device: str, tta: str, refine: str) -> None:
+    from hotrain.annotate.apply import apply_review
+    from hotrain.annotate.review import read_review
+    from hotrain.network import open_network
+
+    network = open_network(checkpoint, device) if checkpoint is not None else None
+    done = apply_review(out, read_review(verdicts), network, tta=tta, refine=refine)
+    if done.stopped:
+        click.echo("stopped; what is finished is kept: run the same command again", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    click.echo(f"{done.accepted:,} accepted, {done.rejected:,} rejected, {done.again:,} annotated again", err=True)
+    if done.dataset is not None:
+        click.echo(f"train on them: hodata build --source folder --root {done.dataset} --out shards/", err=True)
+    click.echo(out)
 
 
 def _formats(texts: Sequence[str]) -> tuple[str, ...]:
@@ -130,3 +167,32 @@ def export(checkpoint: Path, kind: str, out: Path | None) -> None:
         err=True,
     )
     click.echo(path)
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--limit", type=click.IntRange(1), default=300, show_default=True, help="Frames on the page, worst first."
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="0: a free one.")
+@click.option("--no-serve", is_flag=True, help="Only write DIR/review.html; opened as a file it offers a download.")
+def review(folder: Path, limit: int, port: int, no_serve: bool) -> None:
+    """Judge the frames of an annotation in a browser, the doubtful ones first; saves DIR/review.json.
+
+    The page is served to this machine alone until Ctrl-C. `hotrain annotate --apply DIR/review.json --out DIR` does
+    what was decided.
+    """
+    from hotrain.annotate.review import write_page
+    from hotrain.annotate.serve import ReviewServer
+
+    page = write_page(folder, limit)
+    if no_serve:
+        click.echo(page)
+        return
+    with ReviewServer(folder, port, lambda count: click.echo(f"saved {count} verdicts", err=True)) as server:
+        click.echo(server.address)
+        click.echo("open this address; Ctrl-C ends", err=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            click.echo(f"verdicts are in {folder / 'review.json'}", err=True)

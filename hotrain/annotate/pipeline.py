@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -18,9 +18,9 @@ from hotrain.annotate.files import write_atomic
 from hotrain.annotate.flip import flip_average
 from hotrain.annotate.formats import Answer, Format, Options, create_formats
 from hotrain.annotate.formats.base import Finished
-from hotrain.annotate.inputs import Inputs
+from hotrain.annotate.inputs import Frame, Inputs
 from hotrain.annotate.loading import Broken, Loaded, Loading, thread_count
-from hotrain.annotate.refine import Patch, paste, patches_of
+from hotrain.annotate.refine import Patch, hand_classes, paste, patches_of
 from hotrain.annotate.rle import encode, merge
 from hotrain.annotate.state import Batch, State, cut
 from hotrain.annotate.statistics import add_neighbours, frame_statistics, kind_masks
@@ -84,40 +84,57 @@ def annotate(
     Raises:
         AnnotateError: `out` holds something else, cannot be written, or not one frame could be annotated.
     """
-    formats = create_formats(config.formats, network.task, Options(config.extent, config.keep_all, config.visualise))
+    formats = formats_of(network.task, config)
     _refuse_equal_files(inputs, formats)
     state = State.open(out, plan_of(network, config), overwrite=overwrite)
+    records, before, whole = process(network, inputs, out, config, state)
+    if not whole:
+        return Summary(len(inputs.frames), 0, before, {}, stopped=True)
+    broken = sum(record["row"]["status"] == "broken" for record in records)
+    if broken == len(records):
+        first = records[0]["row"]
+        raise AnnotateError(f"none of the {broken} frames could be annotated; {first['frame']}: {first['error']}")
+    rows = finish(out, records, formats, network.task)
+    flags = Counter(flag for row in rows for flag in row["flags"])
+    return Summary(len(records), broken, before, dict(flags))
+
+
+def formats_of(task: Task, config: AnnotateConfig) -> list[Format]:
+    """The formats of a run."""
+    return create_formats(config.formats, task, Options(config.extent, config.keep_all, config.visualise))
+
+
+def process(
+    network: Network, inputs: Inputs, out: Path, config: AnnotateConfig, state: State
+) -> tuple[list[dict[str, Any]], int, bool]:
+    """Annotate the frames that `state` does not know as finished, and note them there.
+
+    Returns:
+        the records of all finished frames in order, how many of them were there before, and whether that is all: a
+        stop signal ends it early.
+    """
     batches = cut(inputs.frames, config.batch_size)
     records = {batch.number: found for batch in batches if (found := state.read(batch)) is not None}
     before = sum(len(found) for found in records.values())
     todo = [batch for batch in batches if batch.number not in records]
+    shown = 0
     with StopSignals() as stop, progress("annotate", len(inputs.frames), before) as bar:
         for note in inputs.notes:
             bar.say(note)
         if before:
             bar.say(f"{before:,} of {len(inputs.frames):,} frames are done already")
-        shown = 0
-        for batch, found in _Run(network, inputs, out, config, formats).over(todo, stop):
+        run = _Run(network, inputs, out, config, formats_of(network.task, config))
+        for batch, found in run.over(todo, stop):
             state.save(batch, found)
             records[batch.number] = found
-            for record in found:
-                if record["row"]["status"] == "broken":
+            for row in (record["row"] for record in found):
+                if row["status"] == "broken":
                     shown += 1
                     if shown <= _SHOWN:
-                        bar.say(f"skipped {record['row']['frame']}: {record['row']['error']}")
+                        bar.say(f"skipped {row['frame']}: {row['error']}")
             bar.advance(len(found))
     done = [record for batch in batches for record in records.get(batch.number, ())]
-    if stop.asked and len(records) < len(batches):
-        return Summary(len(inputs.frames), 0, before, {}, stopped=True)
-    broken = sum(record["row"]["status"] == "broken" for record in done)
-    if broken == len(done):
-        raise AnnotateError(f"none of the {len(done)} frames could be annotated; the first: {done[0]['row']['error']}")
-    rows = finish(out, inputs, done, formats, network.task)
-    flags: dict[str, int] = {}
-    for row in rows:
-        for flag in row["flags"]:
-            flags[flag] = flags.get(flag, 0) + 1
-    return Summary(len(done), broken, before, flags)
+    return done, before, len(records) == len(batches)
 
 
 def plan_of(network: Network, config: AnnotateConfig) -> dict[str, Any]:
@@ -131,16 +148,22 @@ def plan_of(network: Network, config: AnnotateConfig) -> dict[str, Any]:
     }
 
 
+def finished_rows(records: Sequence[Mapping[str, Any]], task: Task) -> list[dict[str, Any]]:
+    """The rows of frames.jsonl: those of the records, with what neighbours tell."""
+    rows = [dict(record["row"]) for record in records]
+    kinds = [_kinds_rle(record["rle"], task) if record["row"]["status"] == "ok" else None for record in records]
+    add_neighbours(rows, kinds)
+    return rows
+
+
 def finish(
-    out: Path, inputs: Inputs, records: Sequence[Mapping[str, Any]], formats: Sequence[Format], task: Task
+    out: Path, records: Sequence[Mapping[str, Any]], formats: Sequence[Format], task: Task
 ) -> list[dict[str, Any]]:
     """Write the files of the whole run, frames.jsonl last; returns its rows."""
-    rows = [dict(record["row"]) for record in records]
-    add_neighbours(rows, [_kinds_rle(record.get("rle"), task) for record in records])
-    frames = {frame.name: frame for frame in inputs.frames}
+    rows = finished_rows(records, task)
     for form in formats:
         whole = [
-            Finished(frames[row["frame"]], row, record["rle"], record["facts"].get(form.name))
+            Finished(frame_of(record), row, record["rle"], record["facts"].get(form.name))
             for row, record in zip(rows, records, strict=True)
             if row["status"] == "ok"
         ]
@@ -157,6 +180,7 @@ class _Run:
     ) -> None:
         self._network, self._inputs, self._out, self._config, self._formats = network, inputs, out, config, formats
         self._fold, self._wrist = network.task.fold(config.extent), network.task.fold("wrist")
+        self._hand = hand_classes(network.task)
         self._image_needed = any(form.needs_image for form in formats)
 
     def over(self, todo: Sequence[Batch], stop: StopSignals) -> Iterator[tuple[Batch, list[dict[str, Any]]]]:
@@ -222,11 +246,11 @@ class _Run:
         """Decide, measure, write; what the state keeps of a frame."""
         task, temperature = self._network.task, self._network.temperature
         classes, confidence = decide(logits, loaded.size, self._fold, temperature)
-        paste(classes, confidence, patches, self._fold, temperature)
+        paste(classes, confidence, patches, self._fold, self._hand, temperature)
         wrist = classes
         if self._config.extent != "wrist" and "honnotate" in self._config.formats:
             wrist, unused = decide(logits, loaded.size, self._wrist, temperature)
-            paste(wrist, unused, patches, self._wrist, temperature)
+            paste(wrist, unused, patches, self._wrist, self._hand, temperature)
         masks = kind_masks(classes, task)
         image = loaded.image() if self._image_needed else None
         answer = Answer(loaded.frame, classes, wrist, confidence, masks, image)
@@ -241,7 +265,7 @@ class _Run:
         if patches:
             row["refined"] = len(patches)
         rle = {name: encode(classes == number) for number, name in enumerate(task.public_classes) if number}
-        return {"row": row, "source": str(loaded.frame.path.absolute()), "files": sizes, "rle": rle, "facts": facts}
+        return {**_origin(loaded.frame), "row": row, "files": sizes, "rle": rle, "facts": facts}
 
 
 def _row(part: Loaded | Broken, status: str) -> dict[str, Any]:
@@ -259,7 +283,22 @@ def _row(part: Loaded | Broken, status: str) -> dict[str, Any]:
 
 def _broken_record(part: Broken) -> dict[str, Any]:
     row = {**_row(part, "broken"), "error": part.why}
-    return {"row": row, "source": str(part.frame.path.absolute()), "files": {}, "rle": None, "facts": {}}
+    return {**_origin(part.frame), "row": row, "files": {}, "rle": None, "facts": {}}
+
+
+def _origin(frame: Frame) -> dict[str, Any]:
+    return {
+        "source": str(frame.path.absolute()),
+        "number": frame.number,
+        "sequence": frame.sequence,
+        "stem": frame.stem,
+    }
+
+
+def frame_of(record: Mapping[str, Any]) -> Frame:
+    """The frame of a record, as it was listed."""
+    row, path = record["row"], Path(record["source"])
+    return Frame(row["frame"], record["sequence"], row["camera"], record["stem"], path, record["number"])
 
 
 def _result(entry: tuple[Batch, list[Future[dict[str, Any]]]]) -> tuple[Batch, list[dict[str, Any]]]:

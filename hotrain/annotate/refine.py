@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hodata.labels import Task
 from hotrain.annotate.components import components
 from hotrain.annotate.loading import Loaded
 from hotrain.decide import decide
@@ -59,7 +60,7 @@ def patches_of(
     if refine == "none":
         return [[] for _ in loaded]
     limit = SMALL if refine == "auto" else float("inf")
-    hand = np.array([network.task.kind_of(c) == "hand" for c in range(network.task.public)])
+    hand = hand_classes(network.task)
     boxes = [
         crop_boxes(hand[fold[coarse[:, ::_STEP, ::_STEP].argmax(0)]], part.size, network.rule.size, limit)
         for part, coarse in zip(loaded, logits, strict=True)
@@ -77,6 +78,11 @@ def patches_of(
         [Patch(box, _inner(box, part.size), next(answers)) for box in own]
         for part, own in zip(loaded, boxes, strict=True)
     ]
+
+
+def hand_classes(task: Task) -> NDArray[np.bool_]:
+    """bool [P]: which public classes are hands."""
+    return np.array([task.kind_of(c) == "hand" for c in range(task.public)])
 
 
 def crop_boxes(
@@ -121,16 +127,29 @@ def paste(
     confidence: NDArray[np.uint8],
     patches: Sequence[Patch],
     fold: NDArray[np.uint8],
+    hand: NDArray[np.bool_],
     temperature: float,
 ) -> None:
-    """Replace what the patches saw better, in place: classes and confidence uint8 [H, W]. The largest hand wins."""
+    """Replace what the patches saw better, in place. The largest hand wins.
+
+    Only pixels that either look calls hand are replaced: of an object that is larger than the crop, the crop knows
+    less than the coarse pass, and its edge would show.
+
+    Args:
+        classes, confidence: uint8 [H, W].
+        patches: of this image.
+        fold: uint8 [K], class -> public class.
+        hand: bool [P], which public classes are hands.
+        temperature: see `decide`.
+    """
     for patch in reversed(patches):
         left, top, right, bottom = patch.box
         own, sure = decide(patch.logits, (right - left, bottom - top), fold, temperature)
         x, y, x_end, y_end = patch.inner
         area = (slice(y - top, y_end - top), slice(x - left, x_end - left))
-        classes[y:y_end, x:x_end] = own[area]
-        confidence[y:y_end, x:x_end] = sure[area]
+        better = hand[own[area]] | hand[classes[y:y_end, x:x_end]]
+        classes[y:y_end, x:x_end][better] = own[area][better]
+        confidence[y:y_end, x:x_end][better] = sure[area][better]
 
 
 def _inner(box: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -22,6 +22,7 @@ from hotrain.annotate.inputs import Frame
 from hotrain.errors import AnnotateError
 
 FOLDER = ".annotate"
+APPLIED = "applied.json"  # the review whose verdicts hold
 STATE_VERSION = 1
 
 
@@ -53,24 +54,33 @@ def cut(frames: Sequence[Frame], size: int) -> list[Batch]:
 class State:
     """The folder `.annotate` of an output folder."""
 
-    def __init__(self, out: Path) -> None:
-        self._out, self._folder = out, out / FOLDER
+    def __init__(self, out: Path, part: str = "") -> None:
+        self._out, self._folder = out, out / FOLDER / part
 
     @classmethod
-    def open(cls, out: Path, plan: Mapping[str, Any], *, overwrite: bool = False) -> State:
+    def open(cls, out: Path, plan: Mapping[str, Any], *, overwrite: bool = False, part: str = "") -> State:
         """Begin or go on.
 
         Args:
             out: the output folder.
+            part: subfolder, where something is annotated beside the first pass.
             plan: model and options, as JSON; decides every byte.
             overwrite: forget an annotation of another plan; its files stay until they are replaced.
 
         Raises:
-            AnnotateError: the folder holds an annotation by another plan.
+            AnnotateError: the folder holds an annotation by another plan, or one that a person reviewed.
         """
-        state = cls(out)
+        state = cls(out, part)
         before = state.plan()
         wanted = {"state_version": STATE_VERSION, **plan}
+        if not part and (out / FOLDER / APPLIED).exists():
+            if not overwrite:
+                raise AnnotateError(
+                    f"{out}: holds a review that was applied, and annotating again would undo it; "
+                    "give another --out, or --overwrite to begin anew"
+                )
+            shutil.rmtree(state._folder)
+            before = None
         if before is not None and before != wanted:
             if not overwrite:
                 differing = sorted(name for name in {*before, *wanted} if before.get(name) != wanted.get(name))
@@ -114,6 +124,22 @@ class State:
             return None
         return records
 
+    def records(self) -> list[dict[str, Any]]:
+        """The records of all finished frames, in order, as far as they can be read.
+
+        Raises:
+            AnnotateError: there are none.
+        """
+        found: list[dict[str, Any]] = []
+        for path in sorted((self._folder / "batches").glob("*.json")):
+            try:
+                found += json.loads(path.read_text(encoding="utf-8"))["frames"]
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise AnnotateError(f"{path}: is damaged ({error}); delete it and annotate again") from error
+        if not found:
+            raise AnnotateError(f"{self._out}: holds no annotation; give the --out folder of `hotrain annotate`")
+        return found
+
     def save(self, batch: Batch, records: Sequence[Mapping[str, Any]]) -> None:
         """Note that a batch is finished; its files must be there."""
         data = json.dumps({"fingerprint": batch.fingerprint(), "frames": records})
@@ -121,3 +147,41 @@ class State:
 
     def _path(self, batch: Batch) -> Path:
         return self._folder / "batches" / f"{batch.number:06d}.json"
+
+
+def read_applied(out: Path) -> dict[str, Any]:
+    """The review that holds: `frames` (name -> verdict) and `again` (parts of the state, later ones win).
+
+    Raises:
+        AnnotateError: the file is damaged.
+    """
+    path = out / FOLDER / APPLIED
+    if not path.is_file():
+        return {"frames": {}, "again": []}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {"frames": dict(found["frames"]), "again": list(found["again"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AnnotateError(f"{path}: is damaged ({error}); delete it and apply the review once more") from error
+
+
+def current_records(out: Path) -> list[dict[str, Any]]:
+    """The records of a finished annotation as they stand: second looks instead of first ones, rejected ones marked.
+
+    Raises:
+        AnnotateError: there is no annotation.
+    """
+    applied = read_applied(out)
+    records: dict[str, dict[str, Any]] = {}
+    for part in ["", *applied["again"]]:
+        state = State(out, part)
+        model = str((state.plan() or {}).get("model", ""))[:12]
+        for record in state.records():
+            record["row"]["model"] = model
+            records[record["row"]["frame"]] = record
+    for name, record in records.items():
+        verdict = applied["frames"].get(name, "")
+        record["row"]["review"] = verdict
+        if verdict == "reject":
+            record["files"], record["row"]["status"] = {}, "rejected"
+    return list(records.values())

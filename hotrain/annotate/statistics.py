@@ -106,7 +106,7 @@ def add_neighbours(rows: Sequence[dict[str, Any]], masks: Sequence[Mapping[str, 
 
     Args:
         rows: as `frame_statistics` with `recording` and `status`.
-        masks: RLE of each kind, None for a broken frame.
+        masks: RLE of each kind, None for a broken or rejected frame.
     """
     following: list[float | None] = [None] * len(rows)
     for place in range(len(rows) - 1):
@@ -114,8 +114,8 @@ def add_neighbours(rows: Sequence[dict[str, Any]], masks: Sequence[Mapping[str, 
         if this is not None and after is not None and rows[place]["recording"] == rows[place + 1]["recording"]:
             following[place] = neighbour_iou(this, after)
     for place, row in enumerate(rows):
-        if row["status"] == "broken":
-            row["flags"], row["quality"] = ["broken"], 0.0
+        if row["status"] != "ok":
+            row["flags"], row["quality"] = [row["status"]], 0.0
             continue
         row["iou_previous"] = following[place - 1] if place else None
         row["iou_next"] = following[place]
