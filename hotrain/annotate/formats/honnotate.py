@@ -36,7 +36,7 @@ class HOnnotate(Format):
         self.needs_image = options.visualise
 
     def files(self, answer: Answer) -> Iterator[tuple[str, bytes]]:
-        masks = kind_masks(answer.wrist, self.task)
+        masks = answer.masks if answer.wrist is answer.classes else kind_masks(answer.wrist, self.task)
         hand, thing = masks["hand"], masks.get("object", np.zeros_like(masks["hand"]))
         if not self.options.keep_all:
             hand, thing = trusted(hand, thing)
