@@ -104,13 +104,8 @@ def find_frames(inputs: Sequence[str], *, every: int = 1, out: Path | None = Non
 
 
 def safe_name(name: str) -> bool:
-    """Whether a name stays below the output folder on any system."""
-    return (
-        bool(name)
-        and "\0" not in name
-        and "\\" not in name
-        and all(part not in ("", ".", "..") for part in name.split("/"))
-    )
+    """Whether a name stays below the output folder."""
+    return "\0" not in name and all(part not in ("", ".", "..") for part in name.split("/"))
 
 
 def _expand(text: str) -> list[Path]:
@@ -133,6 +128,8 @@ def _of_folder(folder: Path, prefix: str, every: int, out: Path | None) -> tuple
         roots, layout = [folder / split for split in _HO3D_SPLITS], "HO-3D tree"
     elif _some(folder, "rgb/*/") or _some(folder, "*/rgb/*/"):
         roots, layout = [folder], "HOnnotate tree"
+    elif _some(folder, "rgb") or _some(folder, "*/rgb"):  # depth and masks lie beside rgb
+        roots, layout = [folder], "sequences with a folder rgb"
     else:
         _refuse_own_output(folder, out)
         files = [path for path in _walk(folder, out) if _wanted(path)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from drawn import write_frames, write_image
 
-from hotrain.annotate.inputs import find_frames
+from hotrain.annotate.inputs import find_frames, safe_name
 from hotrain.errors import AnnotateError
 
 
@@ -73,6 +73,21 @@ def test_a_ho3d_tree(tmp_path: Path) -> None:
         ("train/ABF10", "", "0000"),
         ("train/ABF11", "", "0000"),
     ]
+
+
+def test_one_sequence_of_ho3d(tmp_path: Path) -> None:
+    """Given alone, its depth and segmentation are no frames either."""
+    for kind in ("rgb", "depth", "seg"):
+        write_image(tmp_path / "train" / "ABF10" / kind / "0000.png")
+    assert names(tmp_path / "train" / "ABF10") == ["rgb/0000"]
+    assert names(tmp_path / "train") == ["ABF10/rgb/0000"]
+    (frame,) = find_frames([str(tmp_path / "train")]).frames
+    assert (frame.sequence, frame.camera, frame.stem) == ("ABF10", "", "0000")
+
+
+def test_names_that_would_leave_the_output_are_refused() -> None:
+    assert safe_name("a/b c/é") and safe_name("..a/b..") and safe_name("a\\b")
+    assert not any(map(safe_name, ("../a", "a/../b", "/a", "a//b", "", ".", "a\0")))
 
 
 def test_symlinks_are_followed_once(tmp_path: Path) -> None:

@@ -40,10 +40,11 @@ def test_mixed_sizes_and_odd_files(tmp_path: Path) -> None:
     write_image(root / "one.png", np.full((1, 1, 3), 200, np.uint8))
     write_image(root / "wide.png", scene(0, (2000, 30))[0])
     write_image(root / "été 手" / "0.png")
+    write_image(Path(os.fsdecode(bytes(root / "latin-") + b"\xe9.png")))
     (root / "empty.png").write_bytes(b"")
     (root / "text.jpg").write_text("Hello\n")
     summary = run(root, tmp_path / "out", refine="crop", tta="flip")
-    assert (summary.frames, summary.broken) == (10, 2)
+    assert (summary.frames, summary.broken) == (11, 2)
     found = {row["frame"]: row for row in rows(tmp_path / "out")}
     assert found["empty"]["status"] == found["text"]["status"] == "broken" and "0 bytes" in found["empty"]["error"]
     for name in ("0", "tall/1", "one", "wide", "été 手/0"):
@@ -51,6 +52,7 @@ def test_mixed_sizes_and_odd_files(tmp_path: Path) -> None:
             assert image.size == mask.size == (found[name]["width"], found[name]["height"])
     assert found["0"]["hand"]["area"] == int((scene()[1] == 1).sum())
     assert not list((tmp_path / "out" / "png").glob("text*"))
+    assert os.path.exists(bytes(tmp_path / "out" / "png" / "latin-") + b"\xe9.png")  # noqa: PTH110 - a name not in UTF-8
 
 
 def test_an_interrupted_annotation_ends_with_the_same_bytes(tmp_path: Path) -> None:
