@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,8 @@ class Overlay(Format):
         for path, shown in videos.items():
             folder = shown[0].frame.name.rpartition("/")[0]
             with replaced_when_complete(out / "overlay" / f"{folder}.mp4") as partial:
-                step = max(shown[1].frame.number - shown[0].frame.number, 1) if len(shown) > 1 else 1
+                numbers = [done.frame.number for done in shown]  # of --every N, less those that were rejected
+                step = min((after - this for this, after in pairwise(numbers)), default=1)
                 write_video(partial, self._pictures(path, shown), frame_rate(path) / step)
 
     def _pictures(self, path: Path, shown: Sequence[Finished]) -> Iterator[NDArray[np.uint8]]:
