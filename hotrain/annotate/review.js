@@ -8,6 +8,7 @@ const form = $("filters");
 let shown = [];
 let place = 0;
 let saving = Promise.resolve();
+let pending = 0; // saves that wait for their turn
 
 function choices(name, values) {
   const select = form.elements[name];
@@ -91,14 +92,19 @@ function judge(verdict) {
 }
 
 function save() {
+  const own = review();
+  const count = verdicts.size;
+  pending += 1;
+  document.body.dataset.saved = "saving";
   // One at a time, so that the last verdict is the one that stays.
   saving = saving.then(async () => {
+    pending -= 1;
     try {
       const answer = await fetch("review.json", {
-        method: "POST", headers: { "Content-Type": "application/json" }, body: review(),
+        method: "POST", headers: { "Content-Type": "application/json" }, body: own,
       });
       if (!answer.ok) throw new Error(await answer.text());
-      document.body.dataset.saved = String(verdicts.size);
+      if (!pending) document.body.dataset.saved = String(count);
     } catch (error) {
       say(`not saved: ${error.message}. Is hotrain review still running?`);
       document.body.dataset.saved = "failed";
