@@ -41,8 +41,15 @@ say "scores on recordings that training never saw"
 show hotrain eval --checkpoint "$OUT/hand-object" --shards "$OUT/shards/*.tar" --baseline \
   --sheet "$OUT/predictions.png"
 
+say "its model at work: one recording annotated, for HOnnotate, for COCO tools and for people"
+recording=$(ls -d "$OUT"/raw/egohands/_LABELLED_SAMPLES/*/ | head -n 1)
+rm -rf "$OUT/annotated"
+show hotrain annotate --checkpoint "$OUT/hand-object" "$recording" --out "$OUT/annotated" --format honnotate,coco,overlay
+show hotrain review "$OUT/annotated" --no-serve
+
 say "done in $(((SECONDS - started) / 60)) min $(((SECONDS - started) % 60)) s; look at"
 printf '  %s\n' "$OUT/shards.png           contact sheet of the shards" \
   "$OUT/shards.html          the same to browse" \
   "$OUT/predictions.png      image | truth | prediction" \
-  "$OUT/hand-object/curves.png  training curves"
+  "$OUT/hand-object/curves.png  training curves" \
+  "$OUT/annotated/review.html  masks of one recording, the doubtful ones first"

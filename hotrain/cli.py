@@ -15,6 +15,7 @@ import click
 
 from hodata.errors import HodataError
 from hodata.labels import EXTENTS, TASKS
+from hotrain.annotate.cli import annotate, export, review
 from hotrain.config import ON_CORRUPT
 from hotrain.errors import EXIT_INTERRUPTED, EXIT_SKIPPED, Interrupted
 from hotrain.order import ORDERS
@@ -54,6 +55,9 @@ _on_corrupt = click.option(
 _max_corrupt = click.option(
     "--max-corrupt", type=click.IntRange(0), default=100, show_default=True, help="So many may be left out."
 )
+for _command in (annotate, export, review):
+    cli.add_command(_command)
+
 _shards = click.option(
     "--shards", "shards", multiple=True, metavar="SHARD|DIR|GLOB", help="May be repeated; quote a glob. Required."
 )

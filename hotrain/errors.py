@@ -21,7 +21,23 @@ class TrainingError(HodataError):
     """A run cannot start as configured, or cannot go on."""
 
 
-EXIT_SKIPPED = 3  # done, but some samples were left out
+class AnnotateError(HodataError):
+    """New images cannot be annotated as asked: no frames, an output of something else, or a missing library."""
+
+
+class FrameError(HodataError):
+    """One frame cannot be annotated; it is reported and counted, the others go on.
+
+    Args:
+        what: what is wrong, why, and what to do; the frame's name is put before it where it is reported.
+    """
+
+
+class ExportError(HodataError):
+    """A model cannot be exported, or the exported one answers differently."""
+
+
+EXIT_SKIPPED = 3  # done, but some input was skipped
 EXIT_INTERRUPTED = 75  # a complete checkpoint was saved: start again with --resume
 
 

@@ -42,7 +42,7 @@ class Curve:
 
 def class_colors(task: Task) -> NDArray[np.uint8]:
     """uint8 [K, 3]: the overlay colour of each class of a task."""
-    return np.array([COLORS[_label_of(name)] for name in task.classes], dtype=np.uint8)
+    return np.array([COLORS[label_of_class(name)] for name in task.classes], dtype=np.uint8)
 
 
 def prediction_sheet(
@@ -138,10 +138,11 @@ def _nearest(ids: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint
 def _legend(examples: Sequence[Example], task: Task) -> dict[str, Color]:
     stored = sorted({int(value) for example in examples for value in np.unique(example.label)})
     names = {label.label_name: COLORS[label] for label in LABELS if int(label) in stored and label}
-    return names | {name: COLORS[_label_of(name)] for name in task.classes[1:] if name not in names}
+    return names | {name: COLORS[label_of_class(name)] for name in task.classes[1:] if name not in names}
 
 
-def _label_of(class_name: str) -> Label:
+def label_of_class(class_name: str) -> Label:
+    """The label that a class of a task stands for: `left` is `left_hand`, the others have a label's name."""
     return _CLASS_LABEL.get(class_name) or Label[class_name.upper()]
 
 

@@ -54,6 +54,12 @@ class NetworkPredictor:
     @torch.inference_mode()
     def logits(self, prepared: Sequence[NDArray[Any]], size: tuple[int, int]) -> Tensor:
         """float32 [B, K, H, W] at the images' own size (width, height)."""
+        out = self.network_logits(prepared)
+        return functional.interpolate(out, (size[1], size[0]), mode="bilinear", align_corners=False)
+
+    @torch.inference_mode()
+    def network_logits(self, prepared: Sequence[NDArray[Any]]) -> Tensor:
+        """float32 [B, K, h, w], on the device, at the size at which the network saw the images."""
         image = torch.from_numpy(np.stack(prepared)).to(self._device).permute(0, 3, 1, 2)
         training = self._model.training
         self._model.eval()
@@ -61,7 +67,7 @@ class NetworkPredictor:
             out = logits_of(self._model, normalize(image, self._mean, self._std))["out"]
         finally:
             self._model.train(training)
-        return functional.interpolate(out.float(), (size[1], size[0]), mode="bilinear", align_corners=False)
+        return out.float()
 
 
 def load_predictor(opened: Checkpoint, device: torch.device) -> NetworkPredictor:

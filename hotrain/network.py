@@ -1,0 +1,101 @@
+"""A trained network as annotation sees it: images in, logits out, by PyTorch or by onnxruntime.
+
+Nothing here imports torch unless a checkpoint is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hodata.labels import Task
+from hotrain.errors import CheckpointError
+from hotrain.input_rule import InputRule
+
+
+class Network(Protocol):
+    """What annotation needs of a model."""
+
+    task: Task
+    rule: InputRule
+    temperature: float
+    identity: str  # sha256 of the weights: two annotations of one identity were made by the same model
+
+    def logits(self, prepared: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Images uint8 [h, w, 3] of one size, as `rule` made them -> float32 [B, K, h, w]."""
+        ...
+
+
+def open_network(path: Path, device: str = "auto") -> Network:
+    """Open a run, a checkpoint or an ONNX file.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged or of another version.
+    """
+    if path.suffix == ".onnx":
+        from hotrain.onnx_network import OnnxNetwork
+
+        return OnnxNetwork(path, device)
+    return TorchNetwork(path, device)
+
+
+class TorchNetwork:
+    """A checkpoint, applied by PyTorch."""
+
+    def __init__(self, path: Path, device: str) -> None:
+        try:
+            import torch
+        except ModuleNotFoundError as error:
+            raise CheckpointError(
+                f"{path}: a run needs torch: pip install 'hodata[train]'; without it, annotate with the .onnx file "
+                "that `hotrain export` writes"
+            ) from error
+        from hotrain.checkpoint import find
+        from hotrain.predict import load_predictor
+
+        opened = find(path)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            place = torch.device(device)
+        except RuntimeError as error:
+            raise CheckpointError(f"--device {device}: {error}") from error
+        self._predictor = load_predictor(opened, place)
+        self.task = opened.task
+        self.rule = InputRule.from_json(opened.facts["input_rule"])
+        self.temperature = stored_temperature(opened.facts, str(opened.path))
+        self.identity = file_sha256(opened.path / "weights.safetensors")
+
+    def logits(self, prepared: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = self._predictor.network_logits(prepared).cpu().numpy()
+        return found
+
+
+def stored_temperature(facts: Mapping[str, Any], where: str) -> float:
+    """The temperature that a calibrated run stored; 1 where there is none.
+
+    Raises:
+        CheckpointError: it is no positive number.
+    """
+    value = facts.get("temperature", 1.0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.01 <= value <= 100:
+        raise CheckpointError(f"{where}: temperature is {value!r}, it must be a number from 0.01 to 100")
+    return float(value)
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 (hex) of a file.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error

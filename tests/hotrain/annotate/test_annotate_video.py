@@ -1,0 +1,90 @@
+"""Videos, frame by frame: the number drawn into each frame is the one it gets."""
+
+from __future__ import annotations
+
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from hotrain.annotate.inputs import find_frames
+from hotrain.annotate.video import VideoReader, count_frames, frame_rate, write_video
+from hotrain.errors import AnnotateError, FrameError
+
+
+def numbered(number: int) -> np.ndarray:
+    """A grey of 10 + 8 * number."""
+    return np.full((48, 64, 3), 10 + 8 * number, dtype=np.uint8)
+
+
+def number_of(frame: np.ndarray) -> int:
+    return round((float(frame.mean()) - 10) / 8)
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.mp4"
+    write_video(path, (numbered(number) for number in range(25)), Fraction(30))
+    return path
+
+
+def test_frames_are_counted_and_accurate(video: Path) -> None:
+    """x264 writes frames that depend on later ones; they come out in the order in which they are shown."""
+    assert count_frames(video) == 25 and frame_rate(video) == 30
+    read = list(VideoReader(video).read(range(25)))
+    assert [number_of(frame) for frame in read if not isinstance(frame, FrameError)] == list(range(25))
+
+
+def test_the_written_video_is_what_opencv_reads(video: Path) -> None:
+    capture = cv2.VideoCapture(str(video))
+    assert capture.get(cv2.CAP_PROP_FPS) == 30
+    for number in range(25):
+        ok, frame = capture.read()
+        assert ok and number_of(frame) == number
+
+
+def test_every_nth_frame_and_going_back(video: Path) -> None:
+    frames = find_frames([str(video)], every=6).frames
+    assert [frame.name for frame in frames] == [f"clip/{number:06d}" for number in (0, 6, 12, 18, 24)]
+    assert {frame.camera for frame in frames} == {"clip"}
+    reader = VideoReader(video)
+    read = [*reader.read([frame.number for frame in frames]), *reader.read([3])]
+    assert [number_of(frame) for frame in read if not isinstance(frame, FrameError)] == [0, 6, 12, 18, 24, 3]
+    reader.close()
+
+
+def test_a_video_that_is_cut_off_gives_what_it_has(tmp_path: Path, video: Path) -> None:
+    import av
+
+    rng = np.random.default_rng(0)
+    whole = tmp_path / "whole.mkv"
+    with av.open(str(whole), "w") as container:
+        stream = container.add_stream("mpeg4", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(20):
+            noise = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+        container.mux(stream.encode())
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    assert 5 < count_frames(cut) < 20
+    read = list(VideoReader(cut).read(range(20)))
+    good = [not isinstance(frame, FrameError) for frame in read]
+    assert any(good) and not good[-1] and good == sorted(good, reverse=True)
+    assert "ends after" in str(read[-1]) or "cannot be decoded" in str(read[-1])
+
+
+def test_a_text_file_named_mp4_is_one_broken_frame(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_text("no video")
+    (frame,) = find_frames([str(tmp_path / "a.mp4")]).frames
+    (read,) = VideoReader(frame.path).read([frame.number])
+    assert isinstance(read, FrameError) and "cannot be opened" in str(read)
+
+
+def test_without_pyav_the_error_says_what_to_install(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(AnnotateError, match="pip install av"):
+        find_frames([str(video)])

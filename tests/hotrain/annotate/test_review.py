@@ -1,0 +1,266 @@
+"""The review page in a real browser, its server under attack, and what its verdicts do."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import chromium
+from click.testing import CliRunner
+from drawn import ColorNetwork, paint, scene, tree_bytes, write_frames, write_image
+from PIL import Image
+from test_api import save_run
+
+from hodata.cli import cli as hodata_cli
+from hodata.shards.reader import ShardIndex
+from hotrain.annotate.apply import apply_review
+from hotrain.annotate.inputs import find_frames
+from hotrain.annotate.pipeline import AnnotateConfig, annotate
+from hotrain.annotate.review import parse_review, read_review, write_page
+from hotrain.annotate.serve import ReviewServer
+from hotrain.cli import cli
+from hotrain.errors import AnnotateError
+
+# Where it entered a script element as it is, the element would not end where it should (HTML, section 4.12.1.3).
+HOSTILE = "<!--<script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def annotated(tmp_path: Path) -> Path:
+    """Eight frames of two cameras; one whose name is an attack, one without a hand, one broken."""
+    root = tmp_path / "in"
+    write_frames(root / "seq" / "rgb" / "0", 3)
+    write_frames(root / "seq" / "rgb" / "1", 3)
+    write_image(root / "seq" / "rgb" / "1" / f"{HOSTILE}.png")
+    write_image(root / "seq" / "rgb" / "1" / "9.png", paint(np.zeros((48, 64), np.uint8)))
+    (root / "seq" / "rgb" / "1" / "broken.png").write_bytes(b"")
+    out = tmp_path / "out"
+    config = AnnotateConfig(formats=("png", "honnotate", "coco"), batch_size=4, refine="none")
+    annotate(ColorNetwork(), find_frames([str(root)], out=out), out, config)
+    return out
+
+
+@pytest.fixture
+def server(annotated: Path) -> Iterator[ReviewServer]:
+    write_page(annotated)
+    with ReviewServer(annotated) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def rows(out: Path) -> dict[str, dict[str, Any]]:
+    return {row["frame"]: row for row in map(json.loads, (out / "frames.jsonl").read_text().splitlines())}
+
+
+def test_a_person_judges_frames_in_the_browser(server: ReviewServer, annotated: Path, tmp_path: Path) -> None:
+    found = [row for row in rows(annotated).values() if row["status"] == "ok"]
+    worst = [row["frame"] for row in sorted(found, key=lambda row: row["quality"])]
+    assert worst[0] == "seq/rgb/1/9"
+    names = "[...document.querySelectorAll('#list b')].map((name) => name.textContent)"
+    with chromium(tmp_path / "profile") as page:
+        page.open(server.address)
+        assert set(page.run(names)) == {row["frame"] for row in found} and page.run(names)[0] == worst[0]
+        assert page.run("document.getElementById('name').textContent") == worst[0]
+        size = "document.getElementById('image').naturalWidth + 'x' + document.getElementById('mask').naturalHeight"
+        page.until(f"({size}) === '64x48'")
+
+        page.press("o")
+        assert page.run("document.getElementById('mask').hidden") is True
+        page.press("o")
+        assert page.run("document.getElementById('mask').hidden") is False
+
+        order = page.run(names)
+        for key in "arg":
+            page.press(key)
+        page.press("ArrowRight")
+        page.press("a")
+        page.press("ArrowLeft")
+        page.press("u")
+        expected = {order[0]: "accept", order[1]: "reject", order[2]: "again"}
+        page.until("document.body.dataset.saved === '3'")
+        assert read_review(annotated / "review.json").frames == expected
+
+        page.run("document.querySelector('[name=flag]').value = 'no-hand'")
+        page.run("document.querySelector('form').dispatchEvent(new Event('change'))")
+        assert page.run(names) == [worst[0]]
+        page.run("document.querySelector('[name=flag]').value = ''")
+        page.run("document.querySelector('[name=camera]').value = 'seq/0'")
+        page.run("document.querySelector('form').dispatchEvent(new Event('change'))")
+        assert sorted(page.run(names)) == [f"seq/rgb/0/{number}" for number in range(3)]
+
+        page.open(server.address)  # a reload knows what was saved
+        assert page.run("document.querySelectorAll('[data-is=accept]').length") == 1
+        assert page.errors == [] and page.run("document.querySelectorAll('#list img').length") == 0
+
+
+def test_opened_as_a_file_it_offers_a_download(annotated: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["review", str(annotated), "--no-serve"])
+    page_file = Path(done.stdout.strip())
+    (tmp_path / "downloads").mkdir()
+    with chromium(tmp_path / "profile") as page:
+        page.open(page_file.resolve().as_uri())
+        folder = str(tmp_path / "downloads")
+        page._call("Browser.setDownloadBehavior", behavior="allow", downloadPath=folder)
+        page.press("a")
+        page.press("r")
+        assert page.run("document.getElementById('save').textContent") == "Download review.json"
+        page.run("document.getElementById('save').click()")
+        for _ in range(200):
+            if (tmp_path / "downloads" / "review.json").exists():
+                break
+            page.run("new Promise((done) => setTimeout(done, 50))")
+        assert page.errors == []
+    assert sorted(read_review(tmp_path / "downloads" / "review.json").frames.values()) == ["accept", "reject"]
+
+
+def request(
+    server: ReviewServer, method: str, path: str, body: bytes | None = None, **headers: str
+) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
+    connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+def test_the_server_gives_nothing_else_to_nobody_else(server: ReviewServer, annotated: Path) -> None:
+    inside = f"/{server.token}/"
+    assert server.server_address[0] == "127.0.0.1"
+    status, body = request(server, "GET", inside)
+    assert status == 200 and body == (annotated / "review.html").read_bytes()
+    (annotated.parent / "secret.txt").write_text("secret")
+    for path in ("/", "/review.html", f"{inside}../secret.txt", f"{inside}%2e%2e/secret.txt", f"{inside}frames.jsonl"):
+        status, body = request(server, "GET", path)
+        assert status == 404 and b"secret" not in body and b"quality" not in body
+    for path in (inside, f"{inside}review.json"):
+        assert request(server, "GET", path, Host="evil.example")[0] == 403
+
+    good = json.dumps({"version": 1, "model": "m", "frames": {"a": "accept"}}).encode()
+    json_type = {"Content_Type": "application/json"}
+    assert request(server, "POST", "/review.json", good, **json_type)[0] == 404
+    assert request(server, "POST", f"{inside}other", good, **json_type)[0] == 404
+    assert request(server, "POST", f"{inside}review.json", good, Origin="http://evil.example", **json_type)[0] == 403
+    assert request(server, "POST", f"{inside}review.json", good, Content_Type="text/plain")[0] == 415
+    assert request(server, "POST", f"{inside}review.json", b"{", **json_type)[0] == 400
+    assert request(server, "POST", f"{inside}review.json", b"x", Content_Length=str(2**40), **json_type)[0] == 413
+    assert not (annotated / "review.json").exists()
+    assert request(server, "POST", f"{inside}review.json", good, Origin=server.origin, **json_type)[0] == 200
+    assert read_review(annotated / "review.json").frames == {"a": "accept"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "no JSON"),
+        ("[]", "no review"),
+        ('{"version": 2}', "version 1"),
+        ('{"version": 1, "model": 3, "frames": {}}', "lacks"),
+        ('{"version": 1, "model": "m", "frames": {"a": ["accept"]}}', "a verdict is accept"),
+    ],
+)
+def test_reviews_that_are_none(text: str, message: str) -> None:
+    with pytest.raises(AnnotateError, match=message):
+        parse_review(text.encode(), "x")
+
+
+def review_of(out: Path, **frames: str) -> Any:
+    model = json.loads((out / ".annotate" / "plan.json").read_text())["model"]
+    named = {f"seq/rgb/{name[1]}/{name[2]}": verdict for name, verdict in frames.items()}
+    return parse_review(json.dumps({"version": 1, "model": model, "frames": named}).encode(), "x")
+
+
+class Inverted(ColorNetwork):
+    """Calls hands objects and objects hands."""
+
+    def logits(self, prepared: Any) -> Any:
+        return super().logits(prepared)[:, [0, 2, 1, 3]]
+
+
+def test_verdicts_are_done(annotated: Path, tmp_path: Path) -> None:
+    before = tree_bytes(annotated)
+    review = review_of(annotated, f00="accept", f01="reject", f10="accept", f12="again")
+    other = Inverted()
+    other.identity = "inverted"
+    with pytest.raises(AnnotateError, match="give --checkpoint"):
+        apply_review(annotated, review, None)
+    done = apply_review(annotated, review, other)
+    assert (done.accepted, done.rejected, done.again) == (2, 1, 1)
+    after = tree_bytes(annotated)
+    assert "png/seq/rgb/0/1.png" not in after and "seq/segmentation/0/raw_seg_results/1.png" not in after
+    kept = [name for name in before if name.startswith("png/") and not name.endswith(("0/1.png", "1/2.png"))]
+    assert all(before[name] == after[name] for name in kept) and len(kept) == 7
+    again = np.asarray(Image.open(annotated / "png/seq/rgb/1/2.png"))
+    np.testing.assert_array_equal(again == 10, scene(2)[1] == 1)
+    found = rows(annotated)
+    assert found["seq/rgb/0/1"]["status"] == "rejected" and found["seq/rgb/1/2"]["model"] == "inverted"
+    assert found["seq/rgb/1/2"]["hand"]["area"] == int((scene(2)[1] == 2).sum())
+    coco = json.loads((annotated / "coco.json").read_text())
+    assert [image["file_name"] for image in coco["images"] if "rgb/0" in image["file_name"]] == [
+        "seq/rgb/0/0.png",
+        "seq/rgb/0/2.png",
+    ]
+
+    # Once more: nothing changes. Then the new look is accepted, and what was rejected cannot be.
+    apply_review(annotated, review, other)
+    assert tree_bytes(annotated) == after
+    apply_review(annotated, review_of(annotated, f01="reject", f12="accept"), None)
+    masks = sorted(
+        path.relative_to(annotated / "accepted").as_posix() for path in (annotated / "accepted").rglob("*.png")
+    )
+    assert masks == ["images/seq/seq/rgb/1/2.png", "masks/seq/seq/rgb/1/2.png"]
+    assert 'mask_origin = "model:inverted+accepted"' in (annotated / "accepted" / "labels.toml").read_text()
+    with pytest.raises(AnnotateError, match="rejected before"):
+        apply_review(annotated, review_of(annotated, f01="accept"), None)
+    with pytest.raises(AnnotateError, match="would undo it"):
+        annotate(ColorNetwork(), find_frames([str(tmp_path / "in")]), annotated, AnnotateConfig())
+
+
+def test_accepted_frames_become_shards_that_never_test(annotated: Path, tmp_path: Path) -> None:
+    review = review_of(annotated, f00="accept", f01="accept", f10="accept", f11="accept")
+    dataset = apply_review(annotated, review, None).dataset
+    done = CliRunner().invoke(
+        hodata_cli, ["build", "--source", "folder", "--root", str(dataset), "--out", str(tmp_path / "shards")]
+    )
+    assert done.exit_code == 0, done.output
+    index = ShardIndex.open(tmp_path / "shards")
+    assert len(index) == 4 and len(index.select(split="test")) == 0
+    assert set(index.column("mask_origin")) == {"model:colors-48+accepted"}
+    assert set(index.column("meaning")) == {"hand-object-wrist"}
+    assert len(set(index.column("group"))) == 1  # both cameras saw the same moments
+    reader = index.reader()
+    row = int(np.flatnonzero([name.startswith("accepted_out") for name in index.column("key")])[0])
+    assert set(np.unique(reader.mask(row))) == {0, 9, 10}
+
+
+def test_reviews_of_something_else_are_refused(annotated: Path, tmp_path: Path) -> None:
+    frames = {"version": 1, "model": "another", "frames": {}}
+    with pytest.raises(AnnotateError, match="the review judged an annotation by the model another"):
+        apply_review(annotated, parse_review(json.dumps(frames).encode(), "x"), None)
+    with pytest.raises(AnnotateError, match="does not hold"):
+        apply_review(annotated, review_of(annotated, f99="accept"), None)
+    with pytest.raises(AnnotateError, match="no finished annotation"):
+        write_page(tmp_path)
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    """annotate, review, annotate --apply, with a run's folder."""
+    run, out = save_run(tmp_path / "run"), tmp_path / "out"
+    root = write_frames(tmp_path / "in", 3)
+    start = ["annotate", "--checkpoint", str(run), "--out", str(out)]
+    assert CliRunner().invoke(cli, [*start, str(root)]).exit_code == 0
+    assert CliRunner().invoke(cli, ["review", str(out), "--no-serve"]).exit_code == 0
+    model = json.loads((out / ".annotate" / "plan.json").read_text())["model"]
+    verdicts = {"version": 1, "model": model, "frames": {"0": "accept", "1": "reject", "2": "again"}}
+    (out / "review.json").write_text(json.dumps(verdicts))
+    done = CliRunner().invoke(cli, [*start, "--apply", str(out / "review.json"), "--tta", "flip"])
+    assert done.exit_code == 0, done.output
+    assert "1 accepted, 1 rejected, 1 annotated again" in done.stderr
+    found = rows(out)
+    assert "flip_disagreement" in found["2"] and "flip_disagreement" not in found["0"]
+    assert CliRunner().invoke(cli, [*start, "--apply", str(out / "review.json"), str(root)]).exit_code == 2
