@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from hotrain.distributed import all_reduce_sum, rank, world_size
 from hotrain.errors import SelectionError
 from hotrain.metrics import Report, confusion, report, source_extent
 from hotrain.predict import Predictor
+from hotrain.sample_counts import SampleCounts
 
 if TYPE_CHECKING:
     from hodata.shards.reader import ShardIndex
@@ -38,6 +39,15 @@ class Truth(Protocol):
 
     def mask(self, row: int) -> NDArray[np.uint8]:
         """Label map uint8 [H, W]."""
+        ...
+
+
+@runtime_checkable
+class RowPredictor(Protocol):
+    """A predictor that knows its answers by row and needs no image: masks that another program wrote."""
+
+    def answer(self, row: int) -> NDArray[np.uint8]:
+        """Class ids uint8 [H, W] of one row; called in loading threads."""
         ...
 
 
@@ -60,16 +70,18 @@ def evaluate(
     index: ShardIndex,
     rows: NDArray[np.int64],
     task: Task,
-    predictor: Predictor,
+    predictor: Predictor | RowPredictor,
     *,
     extent: str = "wrist",
     batch_size: int = 8,
     truth: Truth | None = None,
+    details: bool = False,
     on_batch: Callable[[int], None] = lambda samples: None,
 ) -> Report:
     """Score a predictor on some rows, counted at native resolution.
 
-    Every rank of a process group must call it with the same rows; every rank gets the same report.
+    Every rank of a process group must call it with the same rows; every rank gets the same report. Rows whose meaning
+    says that their masks are no ground truth are left out and reported.
 
     Args:
         index: the shards.
@@ -79,29 +91,38 @@ def evaluate(
         extent: wanted; a source whose masks cannot decide it is scored at the other one (see `Scores.extent`).
         batch_size: images at a time.
         truth: what to score against; without it the stored masks.
+        details: also keep the counts of every sample, boundaries and fingertips among them (`Report.details`).
         on_batch: called with the number of images after each batch of this rank.
 
     Raises:
-        SelectionError: no rows, or the samples counted are not those selected.
+        SelectionError: no row that can be scored, or the samples counted are not those selected.
         ShardError: damage, or a mask that holds an id which is no label.
     """
     if not len(rows):
         raise SelectionError("no sample is selected for evaluation")
     truth = truth or StoredTruth(index)
+    rows, not_scored = scored_rows(index, rows, truth)
     names, keys = index.column("source"), index.column("key")
     sources = sorted(set(names[rows]))
+    extents = {name: _extent(truth, rows[names[rows] == name], task, extent) for name in sources}
+    by_sample = SampleCounts(index, rows, task, extents) if details else None
     matrices = {name: np.zeros((1 << len(task.classes), len(task.classes)), dtype=np.int64) for name in sources}
     samples = dict.fromkeys(sources, 0)
     counted: list[str] = []
 
     batches = equal_size_batches(index, rows, batch_size)[rank() :: world_size()]
     for batch in _load(index, batches, predictor, truth):
-        answers = predictor.classes(batch.prepared, batch.size)
+        answers = batch.prepared
+        if not isinstance(predictor, RowPredictor):
+            answers = list(predictor.classes(batch.prepared, batch.size))
         for row, mask, answer in zip(batch.rows, batch.masks, answers, strict=True):
             sets = task_table(truth.meaning(row), task)[mask]
             if not sets.all():
                 raise ShardError(f"{keys[row]}: its mask holds id {mask[sets == 0][0]}, which is no label")
-            matrices[names[row]] += confusion(sets, answer, len(task.classes))
+            matrix = confusion(sets, answer, len(task.classes))
+            if by_sample is not None:
+                by_sample.add(row, sets, answer, matrix)
+            matrices[names[row]] += matrix
             samples[names[row]] += 1
             counted.append(keys[row])
         on_batch(len(batch.rows))
@@ -114,8 +135,28 @@ def evaluate(
             f"the evaluation counted {found[0]} samples with key sum {found[1]:016x}, the selection has {expected[0]} "
             f"with {expected[1]:016x}; do all ranks see the same shards?"
         )
-    extents = {name: _extent(truth, rows[names[rows] == name], task, extent) for name in sources}
-    return report(matrices, samples, task, extents)
+    if by_sample is not None:
+        by_sample.join()
+    return replace(report(matrices, samples, task, extents), not_scored=not_scored, details=by_sample)
+
+
+def scored_rows(index: ShardIndex, rows: NDArray[np.int64], truth: Truth) -> tuple[NDArray[np.int64], dict[str, int]]:
+    """Leave out the rows whose masks are no ground truth: HO-3D's evaluation frames have objects and no hands.
+
+    Returns:
+        int64: the rows that can be scored; source -> how many of its rows were left out.
+
+    Raises:
+        SelectionError: none is left.
+    """
+    scored = np.array([getattr(truth.meaning(row), "scored", True) for row in rows.tolist()], dtype=bool)
+    names, counts = np.unique(index.column("source")[rows[~scored]].astype(str), return_counts=True)
+    if not scored.any():
+        raise SelectionError(
+            f"the masks of all {len(rows)} selected samples ({', '.join(names)}) are no ground truth to score against; "
+            "choose other shards or another --split"
+        )
+    return rows[scored], dict(zip(names.tolist(), counts.tolist(), strict=True))
 
 
 def equal_size_batches(index: ShardIndex, rows: NDArray[np.int64], batch_size: int) -> list[list[int]]:
@@ -146,12 +187,17 @@ class _Loaded:
     size: tuple[int, int]  # width, height
 
 
-def _load(index: ShardIndex, batches: list[list[int]], predictor: Predictor, truth: Truth) -> Iterator[_Loaded]:
+def _load(
+    index: ShardIndex, batches: list[list[int]], predictor: Predictor | RowPredictor, truth: Truth
+) -> Iterator[_Loaded]:
     """Read and prepare batches in order, one ahead of the one that is being computed."""
     reader = index.reader()
     kinds, keys = index.column("image_kind"), index.column("key")
 
     def load_one(row: int) -> tuple[NDArray[Any], NDArray[np.uint8], tuple[int, int]]:
+        if isinstance(predictor, RowPredictor):
+            mask = truth.mask(row)
+            return predictor.answer(row), mask, (mask.shape[1], mask.shape[0])
         image = decode_image(reader.image(row), kinds[row], keys[row])
         mask = truth.mask(row)
         if mask.shape != image.shape[:2]:
