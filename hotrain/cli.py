@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from hodata.errors import HodataError
 from hodata.labels import EXTENTS, TASKS
+from hotrain.cli_eval import calibrate, compare, evaluate, exclude_option, where_option
 from hotrain.errors import EXIT_INTERRUPTED, Interrupted
-
-if TYPE_CHECKING:
-    from hotrain.metrics import Report
 
 # Also in hotrain.model, which imports torch; a test keeps the two equal.
 MODELS = (
@@ -42,25 +39,16 @@ def cli() -> None:
     """
 
 
-_shards = click.option(
-    "--shards", "shards", multiple=True, metavar="SHARD|DIR|GLOB", help="May be repeated; quote a glob. Required."
-)
-
-_where = click.option(
-    "--where", default="", metavar="EXPRESSION", help="Only samples for which this holds: \"source = 'ho3d' and held\"."
-)
-_exclude = click.option(
-    "--exclude",
-    multiple=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="A text file of keys to leave out, one a line; may be repeated.",
-)
+for _command in (evaluate, compare, calibrate):
+    cli.add_command(_command)
 
 
 @cli.command()
-@_shards
-@_where
-@_exclude
+@click.option(
+    "--shards", "shards", multiple=True, metavar="SHARD|DIR|GLOB", help="May be repeated; quote a glob. Required."
+)
+@where_option
+@exclude_option
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/<date-time>]")
 @click.option("--task", type=click.Choice(sorted(TASKS)), default="hand", show_default=True)
 @click.option("--init", type=click.Path(path_type=Path), help="Start from another run; only last layers are new.")
@@ -136,122 +124,6 @@ def fit(context: click.Context, **options: Any) -> None:
         sys.exit(EXIT_INTERRUPTED)
     if is_main():
         click.echo(config.out)
-
-
-@cli.command("eval")
-@_shards
-@_where
-@_exclude
-@click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="A run (its best) or a checkpoint.")
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
-@click.option("--extent", type=click.Choice(EXTENTS), default="wrist", show_default=True, help="Where a hand ends.")
-@click.option("--baseline", is_flag=True, help="Also score a colour histogram fitted on the split train.")
-@click.option("--sheet", type=click.Path(path_type=Path), help="Write a PNG: image | truth | prediction.")
-@click.option("--sheet-samples", type=click.IntRange(1), default=16, show_default=True)
-@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True)
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def evaluate(
-    shards: Sequence[str],
-    where: str,
-    exclude: Sequence[Path],
-    checkpoint: Path,
-    split: str,
-    extent: str,
-    baseline: bool,
-    sheet: Path | None,
-    sheet_samples: int,
-    batch_size: int,
-    device: str,
-    as_json: bool,
-) -> None:
-    """Score a run at the images' own resolution, every sample once.
-
-    A source is scored at the wanted extent if its masks decide it, else at the other one; the table says which.
-    """
-    if not shards:
-        raise click.UsageError("Missing option '--shards'")
-    from hodata.shards.reader import ShardIndex
-    from hodata.shards.select import Selector, select_rows
-    from hotrain.baseline import fit_color_histogram
-    from hotrain.checkpoint import find
-    from hotrain.distributed import is_main, join_group, leave_group, world_size
-    from hotrain.evaluate import evaluate as run_evaluate
-    from hotrain.pictures import save_picture
-    from hotrain.predict import load_predictor
-    from hotrain.progress import progress
-    from hotrain.selection import select_to_score
-    from hotrain.sheets import example_sheet, spread_rows
-
-    selector = Selector.of(where, exclude)
-    opened = find(checkpoint)
-    index = ShardIndex.open(shards)
-    rows, notes = select_to_score(index, selector, split)
-    place = join_group(device)
-    try:
-        for note in notes if is_main() else ():
-            click.echo(note, err=True)
-        predictor = load_predictor(opened, place)
-        with progress("eval", len(rows), main=is_main()) as bar:
-            found = run_evaluate(
-                index,
-                rows,
-                opened.task,
-                predictor,
-                extent=extent,
-                batch_size=batch_size,
-                on_batch=lambda samples: bar.advance(samples * world_size()),
-            )
-        by_color: Report | None = None
-        if baseline:
-            train = select_rows(index, selector, "train").rows
-            with progress("colour histogram", min(len(train), 2000), main=is_main()) as bar:
-                histogram = fit_color_histogram(
-                    index, train, opened.task, extent=extent, on_sample=lambda: bar.advance(1)
-                )
-            by_color = run_evaluate(index, rows, opened.task, histogram, extent=extent, batch_size=batch_size)
-        if not is_main():
-            return
-        if sheet is not None:
-            title = f"{checkpoint} on {split}: image | truth | prediction"
-            chosen = spread_rows(index, rows, sheet_samples)
-            save_picture(example_sheet(index, chosen, predictor, opened.task, title), sheet)
-            click.echo(f"prediction sheet: {sheet}", err=True)
-    finally:
-        leave_group()
-    if as_json:
-        document = found.to_json()
-        if selector:
-            document["selection"] = {"where": selector.where, "exclude": sorted(selector.exclude)}
-        if by_color is not None:
-            document["baseline"] = by_color.to_json()
-        click.echo(json.dumps(document, indent=1))
-    else:
-        _print_table(found, by_color, split)
-
-
-def _print_table(found: Report, by_color: Report | None, split: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"split {split}")
-    for name in ("source", "samples", "extent of hands"):
-        table.add_column(name)
-    for name in ("hand IoU", "object IoU", "accuracy"):
-        table.add_column(name, justify="right")
-    rows = [*found.by_source.items(), ("all", found.pooled)]
-    for name, scores in rows:
-        kinds = [_figure(scores.kinds.get(kind)) for kind in ("hand", "object")]
-        table.add_row(name, str(scores.samples), scores.extent, *kinds, _figure(scores.accuracy))
-        if by_color is not None:
-            other = by_color.pooled if scores is found.pooled else by_color.by_source[name]
-            kinds = [_figure(other.kinds.get(kind)) for kind in ("hand", "object")]
-            table.add_row("  colour histogram", "", other.extent, *kinds, _figure(other.accuracy), style="dim")
-    Console(width=100 if not sys.stdout.isatty() else None).print(table)
-
-
-def _figure(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
 
 
 def _weights(texts: Sequence[str]) -> dict[str, float]:

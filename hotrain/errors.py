@@ -25,6 +25,7 @@ class TrainingError(HodataError):
     """A run cannot start as configured, or cannot go on."""
 
 
+EXIT_SKIPPED = 3  # done, but some input was skipped
 EXIT_INTERRUPTED = 75  # a complete checkpoint was saved: start again with --resume
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hodata.labels import Task
 from hotrain.data import decode_image
+from hotrain.evaluate import RowPredictor
 from hotrain.pictures import Curve, Example, curves, prediction_sheet
 from hotrain.predict import Predictor
 from hotrain.progress import read_log
@@ -37,8 +38,20 @@ def spread_rows(index: ShardIndex, rows: NDArray[np.int64], count: int) -> list[
     return sorted(chosen[:count])
 
 
+def answer_of(predictor: Predictor | RowPredictor, row: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Class ids uint8 [H, W] of one sample, whose image is uint8 [H, W, 3]."""
+    if isinstance(predictor, RowPredictor):
+        return predictor.answer(row)
+    return predictor.classes([predictor.prepare(image)], (image.shape[1], image.shape[0]))[0]
+
+
 def example_sheet(
-    index: ShardIndex, rows: Sequence[int], predictor: Predictor, task: Task, title: str, columns: int = 2
+    index: ShardIndex,
+    rows: Sequence[int],
+    predictor: Predictor | RowPredictor,
+    task: Task,
+    title: str,
+    columns: int = 2,
 ) -> Image:
     """Image | truth | prediction of some rows."""
     reader = index.reader()
@@ -46,9 +59,7 @@ def example_sheet(
     examples = []
     for row in rows:
         image = decode_image(reader.image(row), kinds[row], keys[row])
-        size = (image.shape[1], image.shape[0])
-        predicted = predictor.classes([predictor.prepare(image)], size)[0]
-        examples.append(Example(image, reader.mask(row), predicted, keys[row]))
+        examples.append(Example(image, reader.mask(row), answer_of(predictor, row, image), keys[row]))
     return prediction_sheet(examples, task, title, columns=columns)
 
 
