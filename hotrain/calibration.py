@@ -157,7 +157,8 @@ def set_nll(logits: Floats, sets: NDArray[np.uint8], temperature: float) -> floa
 def fit_temperature(logits: Floats, sets: NDArray[np.uint8]) -> float:
     """The temperature in 0.05..20 with the smallest `set_nll`: the best of a grid, then Brent's method round it.
 
-    With sets of several classes the likelihood need not have one valley, so a grid comes first.
+    With sets of several classes the likelihood need not have one valley, so a grid comes first. Where no temperature is
+    better than 1, it is 1.
     """
     from scipy.optimize import minimize_scalar
 
@@ -169,6 +170,8 @@ def fit_temperature(logits: Floats, sets: NDArray[np.uint8]) -> float:
         lambda place: set_nll(logits, sets, math.exp(place)), bounds=bounds, method="bounded", options={"xatol": 1e-4}
     )
     place = found.x if found.fun <= losses[best] else grid[best]
+    if min(found.fun, losses[best]) >= set_nll(logits, sets, 1.0):
+        return 1.0
     return float(np.clip(math.exp(place), COOLEST, HOTTEST))
 
 

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from hotrain.input_rule import InputRule
 from hotrain.metrics import confusion, score
 from hotrain.model import IMAGENET_MEAN, IMAGENET_STD, create_model
 from hotrain.predict import NetworkPredictor
+from hotrain.scorecard import document, scorecard
 
 TASK = TASKS["hand-object"]
 
@@ -90,6 +92,45 @@ def test_another_truth_can_be_given(mixed: ShardIndex) -> None:
     assert found.by_source["wrist"].iou["background"] is not None
 
 
+def test_details_are_the_counts_of_each_sample_and_add_up_to_the_report(mixed: ShardIndex) -> None:
+    rows = mixed.select(split="val")
+    found = evaluate(mixed, rows, TASK, ByBrightness(), batch_size=3, details=True)
+    assert found.details is not None and found == evaluate(mixed, rows[::-1], TASK, ByBrightness())
+    figures = found.details.figures
+    for name, scores in found.by_source.items():
+        total = found.details.values[found.details.sources == name].sum(0)
+        values = dict(zip(figures.names, figures.values(total).tolist(), strict=True))
+        assert values["kinds.hand"] == scores.kinds["hand"] and values["accuracy"] == scores.accuracy
+        assert values["jaccard"] == pytest.approx(scores.jaccard)
+    row = int(rows[4])
+    own = evaluate(mixed, np.array([row]), TASK, ByBrightness(), details=True).details
+    assert own is not None
+    np.testing.assert_array_equal(found.details.values[4], own.values[0])
+    card = scorecard(found.details)
+    assert card.pooled.value["accuracy"] == found.pooled.accuracy
+    assert card.by_source["ego"].groups == 2 and not card.by_source["ego"].interval
+
+
+class NoGroundTruth(StoredTruth):
+    """The masks of the larger images are no ground truth."""
+
+    def meaning(self, row: int) -> Meaning:
+        meaning = super().meaning(row)
+        object.__setattr__(copied := replace(meaning), "scored", meaning.name != "egohos")
+        return copied
+
+
+def test_samples_that_are_no_ground_truth_are_left_out_and_counted(mixed: ShardIndex) -> None:
+    rows = mixed.select(split="val")
+    found = evaluate(mixed, rows, TASK, ByBrightness(), truth=NoGroundTruth(mixed), details=True)
+    assert found.not_scored == {"ego": 5} and found.pooled.samples == 4 and set(found.by_source) == {"wrist"}
+    assert found.to_json()["not_scored"] == {"ego": 5}
+    own = evaluate(mixed, mixed.select(split="val", source="wrist"), TASK, ByBrightness())
+    assert found.pooled == own.pooled and own.not_scored == {}
+    with pytest.raises(SelectionError, match=r"all 5 selected samples \(ego\) are no ground truth"):
+        evaluate(mixed, mixed.select(split="val", source="ego"), TASK, ByBrightness(), truth=NoGroundTruth(mixed))
+
+
 def test_nothing_selected_is_refused(mixed: ShardIndex) -> None:
     with pytest.raises(SelectionError, match="no sample"):
         evaluate(mixed, np.array([], dtype=np.int64), TASK, ByBrightness())
@@ -109,14 +150,18 @@ def _evaluate_in_group(rank: int, world: int, port: int, folder: str, out: str) 
     torch.set_num_threads(1)
     join_group("cpu")
     index = ShardIndex.open(folder)
-    found = evaluate(index, index.select(), TASK, ByBrightness(), batch_size=4)
-    (Path(out) / f"{rank}.json").write_text(json.dumps(found.to_json()))
+    found = evaluate(index, index.select(), TASK, ByBrightness(), batch_size=4, details=True)
+    assert found.details is not None
+    (Path(out) / f"{rank}.json").write_text(json.dumps(document(found, scorecard(found.details))))
+    np.save(Path(out) / f"{rank}.npy", found.details.values)
     leave_group()
 
 
 def test_two_processes_find_what_one_finds(mixed: ShardIndex, tmp_path: Path) -> None:
     folder = str(mixed.shards[0].parent)
-    alone = evaluate(mixed, mixed.select(), TASK, ByBrightness(), batch_size=4).to_json()
+    found = evaluate(mixed, mixed.select(), TASK, ByBrightness(), batch_size=4, details=True)
+    assert found.details is not None and (found.details.values.sum((1, 2)) > 0).all()
+    alone = document(found, scorecard(found.details))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -131,6 +176,7 @@ def test_two_processes_find_what_one_finds(mixed: ShardIndex, tmp_path: Path) ->
         assert process.exitcode == 0
     for rank in range(2):
         assert json.loads((tmp_path / f"{rank}.json").read_text()) == json.loads(json.dumps(alone))
+        np.testing.assert_array_equal(np.load(tmp_path / f"{rank}.npy"), found.details.values)
 
 
 def test_logits_are_resized_to_the_image_and_argmax_is_taken_there() -> None:
