@@ -43,7 +43,7 @@ def boundary_counts(truth: NDArray[np.uint8], predicted: Mask, radius: int) -> t
     Returns:
         (hit, union, truth): pixels in both bands, in either, and in that of the truth.
     """
-    box = _box(predicted | (truth == SURELY), radius)
+    box = box_around(predicted | (truth == SURELY), radius)
     truth, predicted = truth[box], predicted[box]
     surely, undecided = truth == SURELY, truth == OPEN
     band = surely & ~erode(surely | undecided, radius)
@@ -70,11 +70,15 @@ def erode(mask: Mask, radius: int) -> Mask:
     return mask
 
 
-def _box(region: Mask, margin: int) -> tuple[slice, slice]:
+def box_around(region: Mask, margin: int) -> tuple[slice, slice]:
     """The slices of the smallest box round a region, wider by a margin: nothing outside of it has a say."""
-    sides = []
-    for axis, length in ((1, region.shape[0]), (0, region.shape[1])):
-        used = np.flatnonzero(region.any(axis))
-        low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
-        sides.append(slice(max(low - margin, 0), min(high + margin, length)))
-    return sides[0], sides[1]
+    down = _span(region, 1, margin)
+    return down, _span(region[down], 0, margin)
+
+
+def _span(region: Mask, over: int, margin: int) -> slice:
+    used = np.asarray(region.any(over))
+    places = np.flatnonzero(used)
+    if not len(places):
+        return slice(0, 0)
+    return slice(max(int(places[0]) - margin, 0), min(int(places[-1]) + 1 + margin, len(used)))

@@ -30,19 +30,21 @@ _LISTED = ("kinds.hand", "kinds.object")
 
 
 def print_scores(report: Report, card: Scorecard, by_color: Report | None, split: str) -> None:
-    """A line of figures for each source, and the intervals below it."""
+    """A line of figures for each source, and the intervals below it; figures that no source has are left out."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=f"split {split}", padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table = Table(title=f"split {split}", box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
     table.add_column("source", overflow="fold")
-    shown = [name for name in COLUMNS if name in card.pooled.value]
+    shown = [name for name in COLUMNS if card.pooled.value.get(name) is not None]
     for name in shown:
         table.add_column(COLUMNS[name], justify="right", width=9)
     lines = [*((name, scores, card.by_source[name]) for name, scores in report.by_source.items())]
     lines.append(("all", report.pooled, card.pooled))
     for name, scores, spread in lines:
         table.add_row(name, *(_figure(spread.value[one]) for one in shown))
-        about = f"  {scores.samples} images, {spread.groups} groups, {scores.extent}"
+        groups = "1 group" if spread.groups == 1 else f"{spread.groups} groups"
+        about = f"  {scores.samples} images, {groups}, {scores.extent}"
         table.add_row(about, *(_interval(spread.interval.get(one)) for one in shown), style="dim")
         if by_color is not None:
             other = by_color.pooled if scores is report.pooled else by_color.by_source[name]

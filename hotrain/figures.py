@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hodata.labels import Task, fold_sets
-from hotrain.boundary import NEVER, OPEN, SURELY, boundary_counts, boundary_radius
+from hodata.labels import EXTENTS, Task, fold_sets
+from hotrain.boundary import NEVER, OPEN, SURELY, boundary_counts, boundary_radius, box_around
 from hotrain.hand_regions import fingertip_discs, wrist_bands
 from hotrain.metrics import KINDS, accuracy_counts, fold_matrix, iou_counts, kind_fold
 
@@ -88,9 +88,13 @@ class Figures:
         right, decided = accuracy_counts(folded)
         counts.append((right, decided, decided))
         radius = boundary_radius(*sets.shape)
+        box = box_around((self._sure[sets] | (answer > 0)), radius)
         for name in self.regions:
-            counts.append(boundary_counts(*self._region(name, extent, sets, answer), radius))
-        counts += self._of_hands(*self._region("hand", extent, sets, answer), hands)
+            counts.append(boundary_counts(*self._region(name, extent, sets[box], answer[box]), radius))
+        if hands:
+            counts += self._of_hands(*self._region("hand", extent, sets, answer), hands)
+        else:
+            counts += [(0, 0, 0), (0, 0, 0)]
         return np.array(counts, dtype=np.int64)
 
     def values(self, counts: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:
@@ -109,16 +113,31 @@ class Figures:
         """Where the figures that `jaccard` is the mean of stand in `names`."""
         return [self.counted.index(f"kinds.{name}") for name in self.kinds]
 
+    @cached_property
+    def _sure(self) -> NDArray[np.bool_]:
+        """bool [2**K]: sets that leave background out: only such a pixel can surely be of a region."""
+        return np.arange(1 << len(self.task.classes)) % 2 == 0
+
     def _region(
         self, name: str, extent: str, sets: NDArray[np.uint8], answer: NDArray[np.uint8]
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """What the truth says of one region uint8 [H, W], and where it was predicted bool [H, W]."""
-        fold = self.task.fold(extent)
-        bits = sum(1 << c for c in self.regions[name])
-        folded = fold_sets(fold)
-        inside, outside = (folded & bits) > 0, (folded & ~np.uint8(bits)) > 0
-        says = np.where(inside, np.where(outside, OPEN, SURELY), NEVER).astype(np.uint8)
-        return says[sets], np.isin(fold, list(self.regions[name]))[answer]
+        says, answers = self._tables[extent, name]
+        return says[sets], answers[answer]
+
+    @cached_property
+    def _tables(self) -> dict[tuple[str, str], tuple[NDArray[np.uint8], NDArray[np.bool_]]]:
+        """For each extent and region: what each set says uint8 [2**K], and which classes are of it bool [K]."""
+        tables = {}
+        for extent in EXTENTS:
+            fold = self.task.fold(extent)
+            folded = fold_sets(fold)
+            for name, classes in self.regions.items():
+                bits = sum(1 << c for c in classes)
+                inside, outside = (folded & bits) > 0, (folded & ~np.uint8(bits)) > 0
+                says = np.where(inside, np.where(outside, OPEN, SURELY), NEVER).astype(np.uint8)
+                tables[extent, name] = says, np.isin(fold, list(classes))
+        return tables
 
     def _of_hands(
         self, truth: NDArray[np.uint8], predicted: NDArray[np.bool_], hands: Sequence[Mapping[str, Any]]

@@ -78,18 +78,19 @@ def wrist_bands(hands: Sequence[Mapping[str, Any]], shape: tuple[int, int]) -> M
 
 def polygon_distance(points: Points, polygon: Points) -> Points:
     """Distance of points float64 [..., 2] to a filled polygon float64 [N, 2], 0 inside (even-odd rule)."""
-    nearest = np.full(points.shape[:-1], np.inf)
-    inside = np.zeros(points.shape[:-1], dtype=bool)
-    x, y = points[..., 0], points[..., 1]
-    for start, end in zip(polygon, np.roll(polygon, -1, 0), strict=True):
-        along = end - start
-        length = float(along @ along)
-        place = ((points - start) @ along / length).clip(0, 1) if length else np.zeros(points.shape[:-1])
-        nearest = np.minimum(nearest, np.linalg.norm(points - start - place[..., None] * along, axis=-1))
-        crossed = (start[1] > y) != (end[1] > y)
-        if crossed.any():
-            inside ^= crossed & (x < start[0] + (y - start[1]) * along[0] / (along[1] or 1.0))
-    return np.where(inside, 0.0, nearest)
+    x, y = np.ascontiguousarray(points[..., 0]), np.ascontiguousarray(points[..., 1])
+    nearest = np.full(x.shape, np.inf)  # squared
+    inside = np.zeros(x.shape, dtype=bool)
+    for (from_x, from_y), (to_x, to_y) in zip(polygon.tolist(), np.roll(polygon, -1, 0).tolist(), strict=True):
+        across, down = to_x - from_x, to_y - from_y
+        right, below = x - from_x, y - from_y
+        place = (right * across + below * down) / ((across**2 + down**2) or 1.0)
+        place = np.minimum(np.maximum(place, 0.0), 1.0)
+        right, below = right - place * across, below - place * down
+        np.minimum(nearest, right * right + below * below, out=nearest)
+        crossed = (from_y > y) != (to_y > y)
+        inside ^= crossed & (x < from_x + (y - from_y) * across / (down or 1.0))
+    return np.where(inside, 0.0, np.sqrt(nearest))
 
 
 def as_points(values: Any) -> Points:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hodata.errors import HodataError
-from hodata.labels import Task
+from hodata.labels import LABELS, Task
 from hodata.report.draw import decode_image as decode_small
 from hodata.report.draw import overlay, resize_mask
 from hodata.report.html import chip, head, jpeg, png, resource, table
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from hodata.shards.reader import ShardIndex
 
 WORST, BEST = 12, 6
+_CLASS_LABELS = {"left": "left_hand", "right": "right_hand"}  # the other classes have a label's name
 _WIDTH = 300  # of a picture, pixels
 _MAIN = {
     "kinds.hand": "hand IoU",
@@ -107,7 +108,7 @@ def _tables(report: Report, card: Scorecard) -> Iterator[str]:
     lines = [*((name, scores, card.by_source[name]) for name, scores in report.by_source.items())]
     if len(lines) > 1:
         lines.append(("all", report.pooled, card.pooled))
-    main = [name for name in _MAIN if name in card.pooled.value]
+    main = [name for name in _MAIN if card.pooled.value.get(name) is not None]
     yield table(
         "Scores",
         "pixels of all samples together; hands end where the extent says",
@@ -201,7 +202,7 @@ def _samples(report: Report, index: ShardIndex, predictor: Predictor | RowPredic
     task = counts.figures.task
     worst, best = worst_and_best(counts, WORST, BEST)
     values = counts.figures.values(counts.values)
-    yield f'<p class="legend">{_legend(task)}</p>'
+    yield f'<p class="legend">{_legend(task, index, counts.rows[worst + best])}</p>'
     for title, places in (("Worst samples", worst), ("Best samples", best)):
         if places:
             yield f"<h2>{title}</h2><p class='note'>by the mean IoU of hand and object; at most two of a group</p>"
@@ -247,7 +248,9 @@ def _color_table(task: Task) -> NDArray[np.uint8]:
     return colors
 
 
-def _legend(task: Task) -> str:
-    sides = {"left": "left_hand", "right": "right_hand"}
-    names: Iterable[str] = task.classes[1:]
-    return "".join(f"<span>{chip(sides.get(name, name))}{escape(name)}</span>" for name in names)
+def _legend(task: Task, index: ShardIndex, rows: NDArray[np.int64]) -> str:
+    """The colours of the labels in some masks and of the classes."""
+    labels = [label for label in LABELS if label and (index.column(f"pixels_{label.label_name}")[rows] > 0).any()]
+    names = dict.fromkeys([label.label_name for label in labels])
+    names |= dict.fromkeys(_CLASS_LABELS.get(name, name) for name in task.classes[1:])
+    return "".join(f"<span>{chip(name)}{escape(name)}</span>" for name in names)
