@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hotrain.errors import SelectionError
 from hotrain.figures import Figures
-from hotrain.intervals import LEAST_GROUPS, drawn_values, group_totals, groups_showing, interval, optional
+from hotrain.intervals import LEAST_GROUPS, drawn_values, group_totals, interval, optional, shown_by
 from hotrain.sample_counts import SampleCounts
 from hotrain.scorecard import BOOTSTRAP, OVERALL
 
@@ -99,17 +99,17 @@ def _differences(
     whole_a, whole_b = figures.values(of_a.sum(0)), figures.values(of_b.sum(0))
     drawn = drawn_values(figures, of_b, stream) - drawn_values(figures, of_a, stream)
     by_group = figures.values(of_b) - figures.values(of_a)
-    showing = np.minimum(groups_showing(figures, of_a), groups_showing(figures, of_b))
+    shown = shown_by(figures, of_a) & shown_by(figures, of_b)
     found = {}
     for number, name in enumerate(figures.names):
         difference = optional(float(whole_b[number] - whole_a[number]))
-        enough = difference is not None and showing[number] >= LEAST_GROUPS
-        listed = {} if enough else dict(zip(names, by_group[:, number].tolist(), strict=True))
+        enough = difference is not None and np.count_nonzero(shown[:, number]) >= LEAST_GROUPS
+        listed = [] if enough else np.flatnonzero(shown[:, number]).tolist()
         found[name] = Difference(
             optional(float(whole_a[number])),
             optional(float(whole_b[number])),
             difference,
             interval(drawn[:, number]) if enough else None,
-            {group: value for group, value in listed.items() if value == value},
+            {names[group]: float(by_group[group, number]) for group in listed},
         )
     return found

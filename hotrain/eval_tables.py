@@ -74,10 +74,10 @@ def print_comparison(found: Comparison, names: tuple[str, str], split: str) -> N
     for source, figures in groups:
         shown = source
         for name, one in figures.items():
-            if one.difference is None:
+            same = name.startswith("kinds.") and f"iou.{name[6:]}" in figures
+            if one.difference is None or same:
                 continue
-            few = f"{len(one.by_group)} groups only"
-            interval = few if one.interval is None else "{:+.3f} to {:+.3f}".format(*one.interval)
+            interval = "too few groups" if one.interval is None else "{:+.3f} to {:+.3f}".format(*one.interval)
             sure = one.interval is not None and (one.interval[0] > 0 or one.interval[1] < 0)
             row = (_figure(one.a), _figure(one.b), f"{one.difference:+.3f}", interval)
             table.add_row(shown, name, *row, style="bold" if sure else None)

@@ -66,25 +66,25 @@ def spread(figures: Figures, names: list[str], totals: NDArray[np.int64], drawn:
     """
     whole = figures.values(totals.sum(0))
     by_group = figures.values(totals)
-    showing = groups_showing(figures, totals)
+    shown = shown_by(figures, totals)
     intervals, listed = {}, {}
     for number, name in enumerate(figures.names):
         if np.isnan(whole[number]):
             continue
-        if showing[number] >= LEAST_GROUPS:
+        if np.count_nonzero(shown[:, number]) >= LEAST_GROUPS:
             intervals[name] = interval(drawn[:, number])
         else:
-            values = dict(zip(names, by_group[:, number].tolist(), strict=True))
-            listed[name] = {group: value for group, value in values.items() if value == value}
+            listed[name] = {names[group]: float(by_group[group, number]) for group in np.flatnonzero(shown[:, number])}
     values = {name: optional(value) for name, value in zip(figures.names, whole.tolist(), strict=True)}
     return Spread(len(names), values, intervals, listed)
 
 
-def groups_showing(figures: Figures, totals: NDArray[np.int64]) -> NDArray[np.int64]:
-    """int64 [F + 1]: how many groups have each figure; `jaccard` as many as the rarer of hand and object."""
-    showing = (totals[..., TRUTH] > 0).sum(0)
-    kinds = showing[figures.kind_columns]
-    return np.append(showing, kinds[kinds > 0].min() if kinds.any() else 0)
+def shown_by(figures: Figures, totals: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """bool [G, F + 1]: which groups show which figure; `jaccard`: those that show every kind that is anywhere."""
+    shown = totals[..., TRUTH] > 0
+    kinds = shown[:, figures.kind_columns]
+    every = (kinds | ~kinds.any(0)).all(1) & kinds.any(1)
+    return np.column_stack([shown, every])
 
 
 def drawn_values(figures: Figures, totals: NDArray[np.int64], stream: str, draws: int = DRAWS) -> Floats:

@@ -17,8 +17,8 @@ from hotrain.intervals import (
     Spread,
     drawn_values,
     group_totals,
-    groups_showing,
     interval,
+    shown_by,
     spread,
 )
 from hotrain.metrics import Report
@@ -53,7 +53,7 @@ def scorecard(counts: SampleCounts) -> Scorecard:
         own = counts.sources == source
         names, totals = group_totals(counts.values[own], counts.groups[own])
         drawn[source] = drawn_values(figures, totals, source)
-        showing[source] = groups_showing(figures, totals)
+        showing[source] = shown_by(figures, totals).sum(0)
         by_source[source] = spread(figures, names, totals, drawn[source])
     macro = {}
     for name in figures.task.public_classes:

@@ -65,7 +65,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
             low, high = interval(drawn_values(FIGURES, totals, f"{experiment}", 200)[:, HAND])
             covered[unit] += low <= 0.7 <= high
     assert 86 <= covered["groups"] <= 100
-    assert covered["frames"] < 55
+    assert covered["frames"] < 70  # 51 expected: the interval is sqrt(8) times too narrow
 
 
 def test_few_groups_are_listed_and_have_no_interval() -> None:
@@ -78,6 +78,7 @@ def test_few_groups_are_listed_and_have_no_interval() -> None:
     assert "kinds.hand" in found.interval and "kinds.hand" not in found.by_group
     assert set(found.by_group["kinds.object"]) == {"g00", "g01", "g02", "g03"}
     assert "kinds.object" not in found.interval and "jaccard" not in found.interval
+    assert set(found.by_group["jaccard"]) == {"g00", "g01", "g02", "g03"}
     low, high = found.interval["kinds.hand"]
     assert low < found.value["kinds.hand"] < high  # type: ignore[operator]
 
