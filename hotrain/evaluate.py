@@ -149,7 +149,7 @@ def scored_rows(index: ShardIndex, rows: NDArray[np.int64], truth: Truth) -> tup
     Raises:
         SelectionError: none is left.
     """
-    scored = np.array([getattr(truth.meaning(row), "scored", True) for row in rows.tolist()], dtype=bool)
+    scored = np.array([truth.meaning(row).scored for row in rows.tolist()], dtype=bool)
     names, counts = np.unique(index.column("source")[rows[~scored]].astype(str), return_counts=True)
     if not scored.any():
         raise SelectionError(

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from conftest import Spec
 from PIL import Image
 
-from hodata.labels import TASKS
+from hodata.labels import TASKS, Label
 from hodata.shards.reader import ShardIndex
 from hotrain import checkpoint
 from hotrain.calibration import temperature_of
@@ -33,7 +33,7 @@ def index(opened: Callable[..., ShardIndex]) -> ShardIndex:
     """Twelve groups in `many`, two in `few`, and a split val."""
     return opened(
         Spec("many", "test", 36, size=(40, 32), kind="png"),
-        Spec("few", "test", 6, "hand-wrist", size=(32, 40), kind="png"),
+        Spec("few", "test", 6, "hand-wrist", size=(32, 40), item=Label.BACKGROUND, kind="png"),
         Spec("many", "val", 4, size=(40, 32)),
     )
 
@@ -63,10 +63,10 @@ def call(command: str, *arguments: object, index: ShardIndex) -> Result:
 
 
 def write_masks(folder: Path, index: ShardIndex, shift: int) -> Path:
-    """The truth of the split test, moved to the right, by label ids."""
+    """The truth of the split test by label ids, moved to the right by `shift` and up to 2 pixels more."""
     folder.mkdir()
     for row in index.select(split="test").tolist():
-        mask = np.roll(index.reader().mask(row), shift, 1)
+        mask = np.roll(index.reader().mask(row), shift + row // 2 % 3, 1)
         Image.fromarray(mask).save(folder / f"{index.column('key')[row]}.png")
     return folder
 
