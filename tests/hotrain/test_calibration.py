@@ -70,7 +70,7 @@ def test_set_nll_is_its_definition() -> None:
 def test_bins_equal_a_plain_loop() -> None:
     rng = np.random.default_rng(3)
     probabilities, truth = rng.dirichlet([0.5, 0.5, 0.5], 400), rng.integers(0, 3, 400)
-    probabilities[0] = [1.0, 0.0, 0.0]
+    probabilities[:2] = [[1.0, 0.0, 0.0], [0.6, 0.2, 0.2]]  # on the upper edge of their bins
     found = reliability(0.0, probabilities, truth)
     assert len(found.bins) == 15
     error = 0.0

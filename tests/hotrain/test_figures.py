@@ -86,6 +86,19 @@ def test_equals_the_metrics_and_the_slow_twin(seed: int, task_name: str, meaning
     assert found[WITHOUT_WRIST] == [len(hit), len(union), len(truth)]
 
 
+@pytest.mark.parametrize("extent", ["wrist", "arm"])
+def test_a_model_that_sees_nothing_misses_every_contour(extent: str) -> None:
+    task = TASKS["hand-object"]
+    labels = np.zeros((60, 80), np.uint8)
+    labels[20:40, 30:50] = 12 if extent == "arm" else 1
+    labels[:8, :8] = 10
+    sets = task_table(MEANINGS["exact"], task)[labels]
+    found = of_image(task, sets, np.zeros_like(labels), extent, [])
+    band = 20 * 20 - 16 * 16  # the radius is 2 pixels
+    assert found["boundary_iou.hand"] == [0, band, band]
+    assert found["boundary_iou.object"] == [0, 8 * 8 - 4 * 4, 8 * 8 - 4 * 4]  # the picture's edge is a contour
+
+
 def test_without_hands_their_figures_are_absent() -> None:
     task = TASKS["hand-object"]
     sets, answers = picture(np.random.default_rng(0), task, "exact")
