@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from hotrain.sample_counts import SampleCounts
     from hotrain.scored_model import ScoredModel
 
-shards_option = click.option(
-    "--shards", "shards", multiple=True, metavar="SHARD|DIR|GLOB", help="May be repeated; quote a glob. Required."
+_shards = click.option(
+    "--shards", multiple=True, required=True, metavar="SHARD|DIR|GLOB", help="May be repeated; quote a glob."
 )
 _split = click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
 _extent = click.option(
@@ -43,7 +43,7 @@ _allow_missing = click.option("--allow-missing", is_flag=True, help="Score the s
 
 
 @click.command("eval")
-@shards_option
+@_shards
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="A run (its best) or a checkpoint.")
 @click.option("--predictions", type=click.Path(path_type=Path), help="Instead: a folder of masks of any model.")
 @_task
@@ -94,13 +94,14 @@ def evaluate(
     from hotrain.scorecard import document, scorecard
     from hotrain.scored_model import ScoredModel
 
+    opened = find(checkpoint) if checkpoint is not None else None
     index, rows = _open(shards, split)
     with _device_group(device) as place:
-        if predictions is not None:
-            model = ScoredModel.of_masks(predictions, index, rows, task, ids, allow_missing)
+        if opened is not None:
+            model = ScoredModel.of_run(opened, str(checkpoint), rows, tta, place)
         else:
-            assert checkpoint is not None
-            model = ScoredModel.of_run(find(checkpoint), str(checkpoint), rows, tta, place)
+            assert predictions is not None
+            model = ScoredModel.of_masks(predictions, index, rows, task, ids, allow_missing)
         found = _score(model, index, extent, batch_size)
         by_color = _baseline(model, index, extent, batch_size) if baseline else None
         if not is_main():
@@ -111,7 +112,6 @@ def evaluate(
         if sheet is not None:
             _write_sheet(model, index, sheet, split, sheet_samples)
         if html is not None:
-            opened = model.checkpoint
             write_page(
                 html,
                 f"{model.name} on {split}",
@@ -142,7 +142,7 @@ def evaluate(
 @click.command("compare")
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
-@shards_option
+@_shards
 @_task
 @_ids
 @_allow_missing
@@ -216,7 +216,7 @@ def compare(
 
 @click.command("calibrate")
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="A run (its best) or a checkpoint.")
-@shards_option
+@_shards
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="val", show_default=True)
 @_extent
 @click.option("--samples", type=click.IntRange(1), default=400, show_default=True, help="At most so many.")
@@ -270,8 +270,6 @@ def calibrate(
 
 
 def _open(shards: Sequence[str], split: str) -> tuple[ShardIndex, NDArray[np.int64]]:
-    if not shards:
-        raise click.UsageError("Missing option '--shards'")
     from hodata.shards.reader import ShardIndex
     from hotrain.errors import SelectionError
 
