@@ -15,17 +15,24 @@ from hodata.labels import EXTENTS, TASKS
 from hotrain.errors import EXIT_SKIPPED
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
 
     from hodata.shards.reader import ShardIndex
     from hotrain.metrics import Report
     from hotrain.sample_counts import SampleCounts
-    from hotrain.scored_model import ScoredModel
+    from hotrain.scored_model import ScoredModel, ScoredSamples
 
 _shards = click.option(
     "--shards", multiple=True, required=True, metavar="SHARD|DIR|GLOB", help="May be repeated; quote a glob."
+)
+where_option = click.option(
+    "--where", default="", metavar="EXPRESSION", help="Only samples for which this holds: \"source = 'ho3d' and held\"."
+)
+exclude_option = click.option(
+    "--exclude",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A text file of keys to leave out, one a line; may be repeated.",
 )
 _split = click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
 _extent = click.option(
@@ -44,6 +51,8 @@ _allow_missing = click.option("--allow-missing", is_flag=True, help="Score the s
 
 @click.command("eval")
 @_shards
+@where_option
+@exclude_option
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="A run (its best) or a checkpoint.")
 @click.option("--predictions", type=click.Path(path_type=Path), help="Instead: a folder of masks of any model.")
 @_task
@@ -61,6 +70,8 @@ _allow_missing = click.option("--allow-missing", is_flag=True, help="Score the s
 @_json
 def evaluate(
     shards: Sequence[str],
+    where: str,
+    exclude: Sequence[Path],
     checkpoint: Path | None,
     predictions: Path | None,
     task: str | None,
@@ -92,10 +103,11 @@ def evaluate(
     from hotrain.distributed import is_main
     from hotrain.report_page import write_page
     from hotrain.scorecard import document, scorecard
-    from hotrain.scored_model import ScoredModel
+    from hotrain.scored_model import ScoredModel, ScoredSamples
 
     opened = find(checkpoint) if checkpoint is not None else None
-    index, rows = _open(shards, split)
+    chosen = ScoredSamples.open(shards, where, exclude, split)
+    index, rows = chosen.index, chosen.rows
     with _device_group(device) as place:
         if opened is not None:
             model = ScoredModel.of_run(opened, str(checkpoint), rows, tta, place)
@@ -103,11 +115,11 @@ def evaluate(
             assert predictions is not None
             model = ScoredModel.of_masks(predictions, index, rows, task, ids, allow_missing)
         found = _score(model, index, extent, batch_size)
-        by_color = _baseline(model, index, extent, batch_size) if baseline else None
+        by_color = _baseline(model, chosen, extent, batch_size) if baseline else None
         if not is_main():
             return
         card = scorecard(_details(found))
-        for note in model.notes + _not_scored(found):
+        for note in chosen.notes + model.notes + _not_scored(found):
             click.echo(note, err=True)
         if sheet is not None:
             _write_sheet(model, index, sheet, split, sheet_samples)
@@ -119,13 +131,13 @@ def evaluate(
                 card,
                 index,
                 model.predictor,
-                notes=model.notes,
+                notes=chosen.notes + model.notes,
                 run=opened.path.parent.parent if opened else None,
                 calibration=read_calibration(opened) if opened else None,
             )
             click.echo(f"page: {html}", err=True)
     if as_json:
-        whole = document(found, card)
+        whole = {**document(found, card), **chosen.to_json()}
         if by_color is not None:
             whole["baseline"] = by_color.to_json()
         if model.missing:
@@ -143,6 +155,8 @@ def evaluate(
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
 @_shards
+@where_option
+@exclude_option
 @_task
 @_ids
 @_allow_missing
@@ -156,6 +170,8 @@ def compare(
     a: Path,
     b: Path,
     shards: Sequence[str],
+    where: str,
+    exclude: Sequence[Path],
     task: str | None,
     ids: str | None,
     allow_missing: bool,
@@ -176,9 +192,10 @@ def compare(
     from hotrain import comparison
     from hotrain.distributed import is_main
     from hotrain.errors import SelectionError
-    from hotrain.scored_model import ScoredModel, checkpoint_in
+    from hotrain.scored_model import ScoredModel, ScoredSamples, checkpoint_in
 
-    index, rows = _open(shards, split)
+    chosen = ScoredSamples.open(shards, where, exclude, split)
+    index, rows = chosen.index, chosen.rows
     with _device_group(device) as place:
         runs = [(path, checkpoint_in(path)) for path in (a, b)]
         task = task or next((opened.task.name for _, opened in runs if opened), None)
@@ -201,11 +218,11 @@ def compare(
         if not is_main():
             return
     difference = comparison.compare(*map(_details, found))
-    for note in [*models[0].notes, *models[1].notes, *_not_scored(found[0])]:
+    for note in [*chosen.notes, *models[0].notes, *models[1].notes, *_not_scored(found[0])]:
         click.echo(note, err=True)
     if as_json:
         whole = {"a": models[0].name, "b": models[1].name, "split": split, **difference.to_json()}
-        click.echo(json.dumps({**whole, "extent": found[0].pooled.extent}, indent=1))
+        click.echo(json.dumps({**whole, "extent": found[0].pooled.extent, **chosen.to_json()}, indent=1))
     else:
         from hotrain.eval_tables import print_comparison
 
@@ -217,6 +234,8 @@ def compare(
 @click.command("calibrate")
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="A run (its best) or a checkpoint.")
 @_shards
+@where_option
+@exclude_option
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="val", show_default=True)
 @_extent
 @click.option("--samples", type=click.IntRange(1), default=400, show_default=True, help="At most so many.")
@@ -226,6 +245,8 @@ def compare(
 def calibrate(
     checkpoint: Path,
     shards: Sequence[str],
+    where: str,
+    exclude: Sequence[Path],
     split: str,
     extent: str,
     samples: int,
@@ -245,9 +266,13 @@ def calibrate(
     from hotrain.checkpoint import find
     from hotrain.predict import load_predictor
     from hotrain.progress import progress
+    from hotrain.scored_model import ScoredSamples
 
     opened = find(checkpoint)
-    index, rows = _open(shards, split)
+    chosen = ScoredSamples.open(shards, where, exclude, split)
+    index, rows = chosen.index, chosen.rows
+    for note in chosen.notes:
+        click.echo(note, err=True)
     with _device_group(device) as place, progress("calibrate", min(len(rows), samples)) as bar:
         found = run_calibrate(
             index,
@@ -267,19 +292,6 @@ def calibrate(
         from hotrain.eval_tables import print_calibration
 
         print_calibration(found, str(path))
-
-
-def _open(shards: Sequence[str], split: str) -> tuple[ShardIndex, NDArray[np.int64]]:
-    from hodata.shards.reader import ShardIndex
-    from hotrain.errors import SelectionError
-
-    index = ShardIndex.open(shards)
-    rows = index.select(split=split)
-    if not len(rows):
-        raise SelectionError(
-            f"{', '.join(shards)}: none of {len(index)} samples is in the split {split}; choose another --split"
-        )
-    return index, rows
 
 
 @contextmanager
@@ -310,13 +322,15 @@ def _score(model: ScoredModel, index: ShardIndex, extent: str, batch_size: int) 
         )
 
 
-def _baseline(model: ScoredModel, index: ShardIndex, extent: str, batch_size: int) -> Report:
+def _baseline(model: ScoredModel, chosen: ScoredSamples, extent: str, batch_size: int) -> Report:
+    from hodata.shards.select import select_rows
     from hotrain.baseline import fit_color_histogram
     from hotrain.distributed import is_main
     from hotrain.evaluate import evaluate as run_evaluate
     from hotrain.progress import progress
 
-    train = index.select(split="train")
+    index = chosen.index
+    train = select_rows(index, chosen.selector, "train").rows
     with progress("colour histogram", min(len(train), 2000), main=is_main()) as bar:
         histogram = fit_color_histogram(index, train, model.task, extent=extent, on_sample=lambda: bar.advance(1))
     return run_evaluate(index, model.rows, model.task, histogram, extent=extent, batch_size=batch_size)
@@ -339,6 +353,6 @@ def _write_sheet(model: ScoredModel, index: ShardIndex, sheet: Path, split: str,
     from hotrain.sheets import example_sheet, spread_rows
 
     title = f"{model.name} on {split}: image | truth | prediction"
-    chosen = spread_rows(index, model.rows, samples)
-    save_picture(example_sheet(index, chosen, model.predictor, model.task, title), sheet)
+    rows = spread_rows(index, model.rows, samples)
+    save_picture(example_sheet(index, rows, model.predictor, model.task, title), sheet)
     click.echo(f"prediction sheet: {sheet}", err=True)

@@ -1,25 +1,49 @@
-"""What an evaluation scores: a run's network, or a folder of masks."""
+"""What an evaluation is about: the samples, and the model: a run's network, or a folder of masks."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from hodata.labels import TASKS, Task
+from hodata.shards.reader import ShardIndex
+from hodata.shards.select import Selector
 from hotrain.checkpoint import Checkpoint, find
 from hotrain.errors import PredictionError
 from hotrain.evaluate import RowPredictor
 from hotrain.flipped import FlippedPredictor
 from hotrain.mask_folder import open_masks
 from hotrain.predict import Predictor, load_predictor
+from hotrain.selection import select_to_score
 
-if TYPE_CHECKING:
-    from hodata.shards.reader import ShardIndex
+
+@dataclass(frozen=True)
+class ScoredSamples:
+    """The samples that an evaluation is about, and what to say of them."""
+
+    index: ShardIndex
+    selector: Selector
+    rows: NDArray[np.int64]
+    notes: list[str]
+
+    @classmethod
+    def open(cls, shards: Sequence[str], where: str, exclude: Sequence[Path], split: str) -> ScoredSamples:
+        """Open shards; raises as `ShardIndex.open`, `Selector.of` and `select_to_score`."""
+        selector = Selector.of(where, exclude)
+        index = ShardIndex.open(shards)
+        return cls(index, selector, *select_to_score(index, selector, split))
+
+    def to_json(self) -> dict[str, Any]:
+        """{selection: {where, exclude}}, empty where all samples of the split were taken."""
+        if not self.selector:
+            return {}
+        return {"selection": {"where": self.selector.where, "exclude": sorted(self.selector.exclude)}}
 
 
 @dataclass
