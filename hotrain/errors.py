@@ -9,6 +9,10 @@ class SelectionError(HodataError):
     """The selected samples cannot train or score what was asked."""
 
 
+class PredictionError(HodataError):
+    """A folder of predicted masks does not fit the samples, or nothing says what its values mean."""
+
+
 class CheckpointError(HodataError):
     """A checkpoint is missing, damaged, or was made for something else."""
 

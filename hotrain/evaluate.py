@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from hotrain.distributed import all_reduce_sum, rank, world_size
 from hotrain.errors import SelectionError
 from hotrain.metrics import Report, confusion, report, source_extent
 from hotrain.predict import Predictor
+from hotrain.sample_counts import SampleCounts
 
 if TYPE_CHECKING:
     from hodata.shards.reader import ShardIndex
@@ -42,6 +43,15 @@ class Truth(Protocol):
 
     def mask(self, row: int) -> NDArray[np.uint8]:
         """Label map uint8 [H, W]."""
+        ...
+
+
+@runtime_checkable
+class RowPredictor(Protocol):
+    """A predictor that knows its answers by row and needs no image: masks that another program wrote."""
+
+    def answer(self, row: int) -> NDArray[np.uint8]:
+        """Class ids uint8 [H, W] of one row; called in loading threads."""
         ...
 
 
@@ -78,17 +88,19 @@ def evaluate(
     index: ShardIndex,
     rows: NDArray[np.int64],
     task: Task,
-    predictor: Predictor,
+    predictor: Predictor | RowPredictor,
     *,
     extent: str = "wrist",
     batch_size: int = 8,
     truth: Truth | None = None,
     tally: Tally | None = None,
+    details: bool = False,
     on_batch: Callable[[int], None] = lambda samples: None,
 ) -> Report:
     """Score a predictor on some rows, counted at native resolution.
 
-    Every rank of a process group must call it with the same rows; every rank gets the same report.
+    Every rank of a process group must call it with the same rows; every rank gets the same report. Rows whose meaning
+    says that their masks are no ground truth are left out and reported.
 
     Args:
         index: the shards.
@@ -99,33 +111,43 @@ def evaluate(
         batch_size: images at a time.
         truth: what to score against; without it the stored masks.
         tally: leave out samples that cannot be read, and note them here; without it they raise.
+        details: also keep the counts of every sample, boundaries and fingertips among them (`Report.details`).
         on_batch: called with the number of images after each batch of this rank.
 
     Raises:
-        SelectionError: no rows, or the samples counted are not those selected.
+        SelectionError: no row that can be scored, or the samples counted are not those selected.
         ShardError: damage, or a mask that holds an id which is no label.
         TrainingError: more damaged samples than the tally admits.
     """
+    if not len(rows):
+        raise SelectionError("no sample is selected for evaluation")
     truth = truth or StoredTruth(index)
-    counts = count(index, rows, task, predictor, truth, batch_size, tally, on_batch)
+    rows, not_scored = scored_rows(index, rows, truth)
     extents = {}
-    for name in counts.matrices:
+    for name in present(index, "source", rows):
         meanings = {meaning.name: meaning for meaning in map(truth.meaning, rows_of(index, rows, name).tolist())}
         extents[name] = source_extent(list(meanings.values()), task, extent)
-    return report(counts.matrices, counts.samples, task, extents)
+    by_sample = SampleCounts(index, rows, task, extents) if details else None
+    counts = count(index, rows, task, predictor, truth, batch_size, tally, on_batch, by_sample)
+    found = report(counts.matrices, counts.samples, task, extents)
+    return replace(found, not_scored=not_scored, details=by_sample)
 
 
 def count(
     index: ShardIndex,
     rows: NDArray[np.int64],
     task: Task,
-    predictor: Predictor,
+    predictor: Predictor | RowPredictor,
     truth: Truth,
     batch_size: int,
     tally: Tally | None = None,
     on_batch: Callable[[int], None] = lambda samples: None,
+    by_sample: SampleCounts | None = None,
 ) -> Counts:
-    """The counts behind `evaluate`, whose arguments these are: the same on every rank, at every number of ranks."""
+    """The counts behind `evaluate`, whose arguments these are: the same on every rank, at every number of ranks.
+
+    `by_sample` is filled with the counts of every image.
+    """
     if not len(rows):
         raise SelectionError("no sample is selected for evaluation")
     names, source = coded(index, "source")
@@ -137,15 +159,18 @@ def count(
     damaged: list[Damaged] = []
 
     batches = equal_size_batches(index, rows, batch_size)[rank() :: world_size()]
-    for batch in _load(index, batches, predictor, truth, tally is not None):
-        answers: Sequence[NDArray[np.uint8]] | NDArray[np.uint8] = (
-            predictor.classes(batch.prepared, batch.size) if batch.rows else ()
-        )
-        for row, mask, answer in zip(batch.rows, batch.masks, answers, strict=True):
+    for batch in _load(index, batches, predictor, truth, tally is not None, by_sample is not None):
+        answers: Sequence[NDArray[np.uint8]] | NDArray[np.uint8] = batch.prepared
+        if not isinstance(predictor, RowPredictor):
+            answers = predictor.classes(batch.prepared, batch.size) if batch.rows else ()
+        for row, mask, hands, answer in zip(batch.rows, batch.masks, batch.hands, answers, strict=True):
             sets = task_table(truth.meaning(row), task)[mask]
             if not sets.all():
                 raise ShardError(f"{key_of[row]}: its mask holds id {mask[sets == 0][0]}, which is no label")
-            matrices[names[source[row]]] += confusion(sets, answer, len(task.classes))
+            matrix = confusion(sets, answer, len(task.classes))
+            if by_sample is not None:
+                by_sample.add(row, sets, answer, matrix, hands)
+            matrices[names[source[row]]] += matrix
             samples[names[source[row]]] += 1
             seen.append(key_of[row])
         damaged += batch.damaged
@@ -163,6 +188,8 @@ def count(
         )
     if left_out and tally is not None:
         tally.add(damaged)
+    if by_sample is not None:
+        by_sample.join()
     return counts
 
 
@@ -170,6 +197,25 @@ def rows_of(index: ShardIndex, rows: NDArray[np.int64], source: str) -> NDArray[
     """Those of some rows that are of one source."""
     names, code = coded(index, "source")
     return rows[code[rows] == names.index(source)]
+
+
+def scored_rows(index: ShardIndex, rows: NDArray[np.int64], truth: Truth) -> tuple[NDArray[np.int64], dict[str, int]]:
+    """Leave out the rows whose masks are no ground truth: HO-3D's evaluation frames have objects and no hands.
+
+    Returns:
+        int64: the rows that can be scored; source -> how many of its rows were left out.
+
+    Raises:
+        SelectionError: none is left.
+    """
+    scored = np.array([truth.meaning(row).scored for row in rows.tolist()], dtype=bool)
+    names, counts = np.unique(index.column("source")[rows[~scored]].astype(str), return_counts=True)
+    if not scored.any():
+        raise SelectionError(
+            f"the masks of all {len(rows)} selected samples ({', '.join(names)}) are no ground truth to score against; "
+            "choose other shards or another --split"
+        )
+    return rows[scored], dict(zip(names.tolist(), counts.tolist(), strict=True))
 
 
 def equal_size_batches(index: ShardIndex, rows: NDArray[np.int64], batch_size: int) -> list[list[int]]:
@@ -197,29 +243,38 @@ class _Loaded:
     rows: list[int]
     prepared: list[NDArray[Any]]
     masks: list[NDArray[np.uint8]]
+    hands: list[list[Any]]  # of the JSON member; empty unless asked for
     size: tuple[int, int]  # width, height
     damaged: list[Damaged]
 
 
 def _load(
-    index: ShardIndex, batches: list[list[int]], predictor: Predictor, truth: Truth, skip_damaged: bool
+    index: ShardIndex,
+    batches: list[list[int]],
+    predictor: Predictor | RowPredictor,
+    truth: Truth,
+    skip_damaged: bool,
+    with_hands: bool,
 ) -> Iterator[_Loaded]:
     """Read and prepare batches in order, one ahead of the one that is being computed."""
     reader, keys = index.reader(), index.table.column("key")
     kinds, kind = coded(index, "image_kind")
 
-    def load_one(row: int) -> tuple[NDArray[Any], NDArray[np.uint8], tuple[int, int]] | Damaged:
+    def load_one(row: int) -> tuple[NDArray[Any], NDArray[np.uint8], list[Any], tuple[int, int]] | Damaged:
         key = keys[row].as_py()
         try:
-            image = decode_image(reader.image(row), kinds[kind[row]], key)
+            hands = reader.json(row).get("hands", []) if with_hands else []
             mask = truth.mask(row)
+            if isinstance(predictor, RowPredictor):
+                return predictor.answer(row), mask, hands, (mask.shape[1], mask.shape[0])
+            image = decode_image(reader.image(row), kinds[kind[row]], key)
             if mask.shape != image.shape[:2]:
                 raise ShardError(f"{key}: image {image.shape[:2]} and mask {mask.shape} (height, width) differ")
         except ShardError as error:
             if not skip_damaged:
                 raise
             return Damaged(key, str(error))
-        return predictor.prepare(image), mask, (image.shape[1], image.shape[0])
+        return predictor.prepare(image), mask, hands, (image.shape[1], image.shape[0])
 
     with ThreadPoolExecutor(_LOADING_THREADS) as pool:
         ahead = [[pool.submit(load_one, row) for row in batch] for batch in batches[:1]]
@@ -232,7 +287,8 @@ def _load(
                 rows=[row for row, _ in whole],
                 prepared=[item[0] for _, item in whole],
                 masks=[item[1] for _, item in whole],
-                size=whole[0][1][2] if whole else (0, 0),
+                hands=[item[2] for _, item in whole],
+                size=whole[0][1][3] if whole else (0, 0),
                 damaged=[item for _, item in loaded if isinstance(item, Damaged)],
             )
 

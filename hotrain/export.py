@@ -22,11 +22,11 @@ from torch.nn import functional
 
 from hodata.labels import EXTENTS
 from hotrain.annotate.files import replaced_when_complete
+from hotrain.calibration import temperature_of
 from hotrain.checkpoint import Checkpoint
 from hotrain.decide import decide
 from hotrain.errors import ExportError
 from hotrain.model import create_model, logits_of
-from hotrain.network import stored_temperature
 from hotrain.onnx_network import INPUT, METADATA, ONNX_VERSION, OUTPUT, OnnxNetwork
 from hotrain.pictures import label_of_class
 from hotrain.predict import NetworkPredictor, load_predictor
@@ -170,7 +170,7 @@ def _facts(opened: Checkpoint) -> dict[str, Any]:
         "labels": {name: int(label_of_class(name)) for name in task.public_classes},
         "fold": {extent: task.fold(extent).tolist() for extent in EXTENTS},
         "input_rule": dict(opened.facts["input_rule"]),
-        "temperature": stored_temperature(opened.facts, str(opened.path)),
+        "temperature": temperature_of(opened),
         "model": opened.facts["model"],
         "position": opened.position,
     }

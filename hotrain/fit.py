@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import torchvision
 
 from hodata.labels import TASKS, Task
 from hotrain import checkpoint
+from hotrain.calibrate import calibrate
+from hotrain.calibration import Calibration, write_calibration
 from hotrain.config import FitConfig, learning_rate
 from hotrain.crop import CropRule
 from hotrain.damage import Tally
@@ -32,7 +35,7 @@ from hotrain.metrics import Report
 from hotrain.model import parameter_groups
 from hotrain.order import ORDER_VERSION, Order
 from hotrain.pictures import save_picture
-from hotrain.predict import NetworkPredictor
+from hotrain.predict import NetworkPredictor, load_predictor
 from hotrain.progress import FileLog, Progress, RunLog, progress, read_log
 from hotrain.selection import Selection, select
 from hotrain.sheets import example_sheet, spread_rows, training_curves
@@ -167,6 +170,9 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
                 raise Interrupted(str(checkpoint.folder(run, position)))
         if tally.found:
             bar.say(f"{len(tally.found)} damaged samples were left out: {', '.join(sorted(tally.found))}")
+        if is_main() and len(selection.val_rows):
+            found = _calibrate_best(run, selection, task, config.extent, device, tally)
+            bar.say(f"calibrated on validation: temperature {found.temperature:.2f}, ECE {found.after.ece:.3f}")
     barrier()
 
 
@@ -246,6 +252,18 @@ def _validate(
         return None
     index, rows = selection.index, selection.val_rows
     return evaluate(index, rows, task, predictor, extent=extent, batch_size=batch_size, tally=tally)
+
+
+def _calibrate_best(
+    run: Path, selection: Selection, task: Task, extent: str, device: torch.device, tally: Tally
+) -> Calibration:
+    """Store the temperature that makes the best checkpoint as sure as it is right on validation."""
+    best = checkpoint.find(run)
+    keys = selection.index.table.column("key").take(selection.val_rows).to_pylist()
+    rows = selection.val_rows[[key not in tally.found for key in keys]]
+    found = calibrate(selection.index, rows, task, load_predictor(best, device), extent=extent)
+    write_calibration(best.path, replace(found, facts={"split": "val", **found.facts}))
+    return found
 
 
 def _keep_best(run: Path, position: int, result: Report | None) -> None:

@@ -6,13 +6,16 @@ Shapes: K classes of the task, P public classes, S sources.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hodata.labels import Meaning, Task, fold_sets, scored_extent
+
+if TYPE_CHECKING:
+    from hotrain.sample_counts import SampleCounts
 
 KINDS = ("background", "hand", "object")
 
@@ -51,16 +54,27 @@ class Scores:
 
 @dataclass(frozen=True)
 class Report:
-    """Scores of an evaluation: `pooled` over all pixels, each source at its own extent, and source by source."""
+    """Scores of an evaluation: `pooled` over all pixels, each source at its own extent, and source by source.
+
+    `not_scored` counts, by source, the samples that were left out because their masks are no ground truth; `details`
+    has the counts of every sample where they were asked for.
+    """
 
     pooled: Scores
     iou_macro: Mapping[str, float | None]
     by_source: Mapping[str, Scores]
+    not_scored: Mapping[str, int] = field(default_factory=dict)
+    details: SampleCounts | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """{samples, extent, iou, kinds, jaccard, accuracy, iou_macro, by_source}."""
+        """{samples, extent, iou, kinds, jaccard, accuracy, iou_macro, by_source, not_scored}."""
         by_source = {name: scores.to_json() for name, scores in self.by_source.items()}
-        return {**self.pooled.to_json(), "iou_macro": dict(self.iou_macro), "by_source": by_source}
+        return {
+            **self.pooled.to_json(),
+            "iou_macro": dict(self.iou_macro),
+            "by_source": by_source,
+            "not_scored": dict(self.not_scored),
+        }
 
 
 def confusion(sets: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
@@ -86,23 +100,30 @@ def fold_matrix(matrix: NDArray[np.int64], fold: NDArray[np.uint8]) -> NDArray[n
     return folded
 
 
-def intersection_over_union(matrix: NDArray[np.int64], class_id: int) -> float | None:
-    """IoU of one class of a matrix [2**P, P] over the pixels that decide it; None where it is absent."""
+def iou_counts(matrix: NDArray[np.int64], class_id: int) -> tuple[int, int, int]:
+    """(hit, union, truth) in pixels of one class of a matrix [2**P, P], over the pixels that decide it."""
     sets = np.arange(len(matrix))
     surely, never = sets == 1 << class_id, (sets >> class_id) & 1 == 0
     truth = int(matrix[surely].sum())
-    if truth == 0:
-        return None
-    hit = int(matrix[surely, class_id].sum())
-    false = int(matrix[never, class_id].sum())
-    return hit / (truth + false)
+    return int(matrix[surely, class_id].sum()), truth + int(matrix[never, class_id].sum()), truth
+
+
+def intersection_over_union(matrix: NDArray[np.int64], class_id: int) -> float | None:
+    """IoU of one class of a matrix [2**P, P] over the pixels that decide it; None where it is absent."""
+    hit, union, truth = iou_counts(matrix, class_id)
+    return hit / union if truth else None
+
+
+def accuracy_counts(matrix: NDArray[np.int64]) -> tuple[int, int]:
+    """(right, all) pixels of a matrix [2**P, P] whose set has one class."""
+    singles = matrix[1 << np.arange(matrix.shape[1])]
+    return int(np.trace(singles)), int(singles.sum())
 
 
 def accuracy(matrix: NDArray[np.int64]) -> float | None:
     """Share of right answers of a matrix [2**P, P] over the pixels whose set has one class."""
-    singles = matrix[1 << np.arange(matrix.shape[1])]
-    total = int(singles.sum())
-    return int(np.trace(singles)) / total if total else None
+    right, total = accuracy_counts(matrix)
+    return right / total if total else None
 
 
 def kind_fold(task: Task) -> NDArray[np.uint8]:

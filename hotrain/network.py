@@ -55,6 +55,7 @@ class TorchNetwork:
                 f"{path}: a run needs torch: pip install 'hodata[train]'; without it, annotate with the .onnx file "
                 "that `hotrain export` writes"
             ) from error
+        from hotrain.calibration import temperature_of
         from hotrain.checkpoint import find
         from hotrain.predict import load_predictor
 
@@ -68,7 +69,7 @@ class TorchNetwork:
         self._predictor = load_predictor(opened, place)
         self.task = opened.task
         self.rule = InputRule.from_json(opened.facts["input_rule"])
-        self.temperature = stored_temperature(opened.facts, str(opened.path))
+        self.temperature = temperature_of(opened)
         self.identity = file_sha256(opened.path / "weights.safetensors")
 
     def logits(self, prepared: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -77,7 +78,7 @@ class TorchNetwork:
 
 
 def stored_temperature(facts: Mapping[str, Any], where: str) -> float:
-    """The temperature that a calibrated run stored; 1 where there is none.
+    """The temperature in the metadata of an exported model; 1 where there is none.
 
     Raises:
         CheckpointError: it is no positive number.

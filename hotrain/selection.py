@@ -64,7 +64,8 @@ def select(config: FitConfig, task: Task) -> Selection:
     guards.refuse_free_answers(index, train, task)
     sources = index.column("source")
     rows = {str(name): train[sources[train] == name] for name in sorted(set(sources[train]))}
-    val_rows = _fixed_subset(index, val, config.val_limit)
+    judges = np.array([index.meanings[name].scored for name in index.column("meaning")[val]], dtype=bool)
+    val_rows = _fixed_subset(index, val[judges], config.val_limit)
     if selector:
         warnings.append(f"selected: {len(chosen):,} of {len(index):,} samples, {len(train):,} of them to train on")
     notes = warnings + _notes(index, rows, val_rows, task, config.extent)

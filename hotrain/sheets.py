@@ -13,6 +13,7 @@ from hodata.errors import ShardError
 from hodata.labels import Task
 from hotrain.columns import coded
 from hotrain.data import decode_image, read_mask
+from hotrain.evaluate import RowPredictor
 from hotrain.pictures import Curve, Example, curves, prediction_sheet
 from hotrain.predict import Predictor
 from hotrain.progress import read_log
@@ -39,10 +40,17 @@ def spread_rows(index: ShardIndex, rows: NDArray[np.int64], count: int) -> list[
     return sorted(chosen[:count])
 
 
+def answer_of(predictor: Predictor | RowPredictor, row: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Class ids uint8 [H, W] of one sample, whose image is uint8 [H, W, 3]."""
+    if isinstance(predictor, RowPredictor):
+        return predictor.answer(row)
+    return predictor.classes([predictor.prepare(image)], (image.shape[1], image.shape[0]))[0]
+
+
 def example_sheet(
     index: ShardIndex,
     rows: Sequence[int],
-    predictor: Predictor,
+    predictor: Predictor | RowPredictor,
     task: Task,
     title: str,
     columns: int = 2,
@@ -60,9 +68,7 @@ def example_sheet(
             if not skip_damaged:
                 raise
             continue
-        size = (image.shape[1], image.shape[0])
-        predicted = predictor.classes([predictor.prepare(image)], size)[0]
-        examples.append(Example(image, mask, predicted, key))
+        examples.append(Example(image, mask, answer_of(predictor, row, image), key))
     return prediction_sheet(examples, task, title, columns=columns)
 
 

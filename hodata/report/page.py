@@ -1,17 +1,12 @@
 """One HTML file that shows what is in a set of shards: tables, thumbnails, masks on hover or key press, filters.
 
-The page needs no network and no other file. Names in shards are anybody's words: every one of them is escaped, and
-a content security policy lets nothing run or load but what this module wrote.
+What it shares with other pages is in `html.py`.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hodata.errors import HodataError
-from hodata.labels import COLORS, Label
+from hodata.labels import Label
 from hodata.report.draw import decode_image, overlay_layer, resize_mask
+from hodata.report.html import chip, head, jpeg, png, resource, table
 from hodata.report.pick import spread_rows
 from hodata.report.tables import inspect_summary, label_shares, size_text, sizes_text
 from hodata.splits import SPLITS
 
 if TYPE_CHECKING:
     from hodata.shards.reader import SampleReader, ShardIndex
-
-_JPEG_QUALITY = 82
 
 
 def html_page(
@@ -59,13 +53,11 @@ def html_page(
     shown = spread_rows(index, limit, rows)
     total = len(index) if rows is None else len(rows)
     summary, reader = inspect_summary(index, rows), index.reader()
-    script, style = (files(__package__).joinpath(name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    script = resource("page.js")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", encoding="utf-8") as file:
-            file.write(_HEAD.format(policy=policy, title=escape(title), style=style))
+            file.write(head(title, resource("page.css"), script))
             file.write(f"<header><h1>{escape(title)}</h1>{_lead(summary)}</header>\n<main>\n")
             file.write(_tables(summary))
             file.write(_controls(index, shown, total))
@@ -76,16 +68,6 @@ def html_page(
     except OSError as error:
         raise HodataError(f"{path}: cannot be written ({error.strerror or error})") from error
     return shown
-
-
-_HEAD = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{title}</title>
-<style>{style}</style>
-"""
 
 
 def _lead(summary: Mapping[str, Any]) -> str:
@@ -118,23 +100,9 @@ def _tables(summary: Mapping[str, Any]) -> str:
     ]
     meanings = list(summary["meanings"].items())
     return (
-        _table("Sources", "samples (groups) of each split", heads, overview)
-        + _table("Labels", "share of pixels, share of samples that show it", ("label", *sources), shares, chips=True)
-        + _table("Meanings", "what the ids of a mask may truly be", ("meaning", "in words"), meanings)
-    )
-
-
-def _table(title: str, note: str, heads: Sequence[str], rows: Iterable[Sequence[str]], *, chips: bool = False) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
-    body = "".join(
-        f'<tr><th scope="row">{_chip(row[0]) if chips else ""}{escape(row[0])}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="table"><table><caption><b>{escape(title)}</b> {escape(note)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n"
+        table("Sources", "samples (groups) of each split", heads, overview)
+        + table("Labels", "share of pixels, share of samples that show it", ("label", *sources), shares, chips=True)
+        + table("Meanings", "what the ids of a mask may truly be", ("meaning", "in words"), meanings)
     )
 
 
@@ -155,7 +123,7 @@ def _controls(index: ShardIndex, shown: NDArray[np.int64], total: int) -> str:
         + "shows or hides all.</p>\n"
         + '<p class="legend">'
         + "".join(
-            f"<span>{_chip(label.label_name)}{label.label_name}</span>"
+            f"<span>{chip(label.label_name)}{label.label_name}</span>"
             for label in labels
             if label is not Label.BACKGROUND
         )
@@ -181,19 +149,11 @@ def _figure(reader: SampleReader, row: int, fact: Mapping[str, Any], width: int)
     size = f'width="{wide}" height="{height}"'
     return (
         f'<figure tabindex="0" {attributes}><div class="picture">'
-        f'<img src="{_jpeg(image)}" {size} alt="{escape(fact["key"])}: {escape(words)}" loading="lazy">'
-        f'<img class="mask" src="{_png(overlay_layer(mask))}" {size} alt="" loading="lazy"></div>'
+        f'<img src="{jpeg(image)}" {size} alt="{escape(fact["key"])}: {escape(words)}" loading="lazy">'
+        f'<img class="mask" src="{png(overlay_layer(mask))}" {size} alt="" loading="lazy"></div>'
         f"<figcaption><b>{escape(fact['key'])}</b><span>{escape(fact['split'])} · {escape(fact['group'])}</span>"
-        f"<span>{''.join(_chip(label.label_name) for label in shares)}{escape(words)}</span></figcaption></figure>\n"
+        f"<span>{''.join(chip(label.label_name) for label in shares)}{escape(words)}</span></figcaption></figure>\n"
     )
-
-
-def _chip(label: str) -> str:
-    color = next((COLORS[known] for known in Label if known.label_name == label), None)
-    if color is None or label == Label.BACKGROUND.label_name:
-        return ""
-    kind = "chip void" if label == Label.VOID.label_name else "chip"
-    return f'<i class="{kind}" style="background-color:rgb{color}"></i>'
 
 
 def _split_text(counts: Mapping[str, int] | None) -> str:
@@ -202,23 +162,3 @@ def _split_text(counts: Mapping[str, int] | None) -> str:
 
 def _share_text(share: float, presence: float) -> str:
     return f"{100 * share:.2f} %, {100 * presence:.0f} %" if presence else "-"
-
-
-def _jpeg(image: NDArray[np.uint8]) -> str:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="JPEG", quality=_JPEG_QUALITY)
-    return _data_uri("image/jpeg", buffer.getvalue())
-
-
-def _png(layer: NDArray[np.uint8]) -> str:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(layer).save(buffer, format="PNG", optimize=True)
-    return _data_uri("image/png", buffer.getvalue())
-
-
-def _data_uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from hotrain.input_rule import InputRule
 from hotrain.metrics import confusion, score
 from hotrain.model import IMAGENET_MEAN, IMAGENET_STD, create_model
 from hotrain.predict import NetworkPredictor
+from hotrain.scorecard import document, scorecard
 
 TASK = TASKS["hand-object"]
 
@@ -91,6 +93,44 @@ def test_another_truth_can_be_given(mixed: ShardIndex) -> None:
     assert found.by_source["wrist"].iou["background"] is not None
 
 
+def test_details_are_the_counts_of_each_sample_and_add_up_to_the_report(mixed: ShardIndex) -> None:
+    rows = mixed.select(split="val")
+    found = evaluate(mixed, rows, TASK, ByBrightness(), batch_size=3, details=True)
+    assert found.details is not None and found == evaluate(mixed, rows[::-1], TASK, ByBrightness())
+    figures = found.details.figures
+    for name, scores in found.by_source.items():
+        total = found.details.values[found.details.sources == name].sum(0)
+        values = dict(zip(figures.names, figures.values(total).tolist(), strict=True))
+        assert values["kinds.hand"] == scores.kinds["hand"] and values["accuracy"] == scores.accuracy
+        assert values["jaccard"] == pytest.approx(scores.jaccard)
+    row = int(rows[4])
+    own = evaluate(mixed, np.array([row]), TASK, ByBrightness(), details=True).details
+    assert own is not None
+    np.testing.assert_array_equal(found.details.values[4], own.values[0])
+    card = scorecard(found.details)
+    assert card.pooled.value["accuracy"] == found.pooled.accuracy
+    assert card.by_source["ego"].groups == 2 and not card.by_source["ego"].interval
+
+
+class NoGroundTruth(StoredTruth):
+    """The masks of the larger images are no ground truth."""
+
+    def meaning(self, row: int) -> Meaning:
+        meaning = super().meaning(row)
+        return replace(meaning, scored=meaning.name != "egohos")
+
+
+def test_samples_that_are_no_ground_truth_are_left_out_and_counted(mixed: ShardIndex) -> None:
+    rows = mixed.select(split="val")
+    found = evaluate(mixed, rows, TASK, ByBrightness(), truth=NoGroundTruth(mixed), details=True)
+    assert found.not_scored == {"ego": 5} and found.pooled.samples == 4 and set(found.by_source) == {"wrist"}
+    assert found.to_json()["not_scored"] == {"ego": 5}
+    own = evaluate(mixed, mixed.select(split="val", source="wrist"), TASK, ByBrightness())
+    assert found.pooled == own.pooled and own.not_scored == {}
+    with pytest.raises(SelectionError, match=r"all 5 selected samples \(ego\) are no ground truth"):
+        evaluate(mixed, mixed.select(split="val", source="ego"), TASK, ByBrightness(), truth=NoGroundTruth(mixed))
+
+
 def test_nothing_selected_is_refused(mixed: ShardIndex) -> None:
     with pytest.raises(SelectionError, match="no sample"):
         evaluate(mixed, np.array([], dtype=np.int64), TASK, ByBrightness())
@@ -131,8 +171,12 @@ def _count_in_group(rank: int, world: int, port: int, folder: str, out: str) -> 
 
     torch.set_num_threads(1)
     join_group("cpu")
-    found = count_selections(folder)
-    (Path(out) / f"{world}-{rank}.json").write_text(json.dumps(found))
+    (Path(out) / f"{world}-{rank}.json").write_text(json.dumps(count_selections(folder)))
+    index = ShardIndex.open(folder)
+    found = evaluate(index, index.select(), TASK, ByBrightness(), batch_size=4, details=True)
+    assert found.details is not None
+    (Path(out) / f"figures-{rank}.json").write_text(json.dumps(document(found, scorecard(found.details))))
+    np.save(Path(out) / f"{rank}.npy", found.details.values)
     leave_group()
 
 
@@ -140,6 +184,9 @@ def _count_in_group(rank: int, world: int, port: int, folder: str, out: str) -> 
 def test_any_number_of_processes_counts_the_same(mixed: ShardIndex, tmp_path: Path, world: int) -> None:
     """Identical int64 matrices on every rank, with one thread each; more ranks than shards or samples included."""
     folder = str(mixed.shards[0].parent)
+    found = evaluate(mixed, mixed.select(), TASK, ByBrightness(), batch_size=4, details=True)
+    assert found.details is not None and (found.details.values.sum((1, 2)) > 0).all()
+    figures = json.loads(json.dumps(document(found, scorecard(found.details))))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -157,8 +204,10 @@ def test_any_number_of_processes_counts_the_same(mixed: ShardIndex, tmp_path: Pa
     alone = json.loads(json.dumps(count_selections(folder)))
     for rank in range(world):
         assert json.loads((tmp_path / f"{world}-{rank}.json").read_text()) == alone
-    for (name, _), found in zip(SELECTIONS, alone, strict=True):
-        assert sum(found["samples"].values()) == len(chosen_rows(mixed, name))
+        assert json.loads((tmp_path / f"figures-{rank}.json").read_text()) == figures
+        np.testing.assert_array_equal(np.load(tmp_path / f"{rank}.npy"), found.details.values)
+    for (name, _), counted in zip(SELECTIONS, alone, strict=True):
+        assert sum(counted["samples"].values()) == len(chosen_rows(mixed, name))
 
 
 def test_logits_are_resized_to_the_image_and_argmax_is_taken_there() -> None:

@@ -14,14 +14,17 @@ from PIL import Image
 import hotrain
 from hodata.labels import TASKS, Label
 from hotrain import checkpoint
+from hotrain.calibration import Calibration, Reliability, write_calibration
 from hotrain.cli import cli
 from hotrain.errors import CheckpointError, FrameError
 from hotrain.model import create_model
 from hotrain.predict import load_predictor
 
 
-def save_run(folder: Path, task: str = "hand-object", size: int = 48, **facts: object) -> Path:
-    """A run with random weights of the smallest model."""
+def save_run(
+    folder: Path, task: str = "hand-object", size: int = 48, temperature: float | None = None, **facts: object
+) -> Path:
+    """A run with random weights of the smallest model; calibrated if a temperature is given."""
     torch.manual_seed(0)
     name = "lraspp_mobilenet_v3_large"
     model = create_model(name, len(TASKS[task].classes))
@@ -35,6 +38,9 @@ def save_run(folder: Path, task: str = "hand-object", size: int = 48, **facts: o
         **facts,
     }
     checkpoint.save(folder, position=1, weights=model.state_dict(), optimizer={}, facts=facts)
+    if temperature is not None:
+        nothing = Reliability(0.0, 0.0, ())
+        write_calibration(checkpoint.find(folder).path, Calibration(temperature, nothing, nothing, {}))
     return folder
 
 
@@ -82,7 +88,7 @@ def test_what_is_no_image_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         hotrain.load(tmp_path)
     with pytest.raises(CheckpointError, match="temperature"):
-        hotrain.load(save_run(tmp_path / "bad", temperature="hot"))
+        hotrain.load(save_run(tmp_path / "bad", temperature=1e9))
 
 
 def test_a_stored_temperature_changes_confidence_alone(run: Path, tmp_path: Path) -> None:

@@ -53,9 +53,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.normal_(module.running_mean, 0, 0.1)
             torch.nn.init.uniform_(module.weight, 0.5, 2.0)
-    run = save_run(tmp_path_factory.mktemp("exported"), "sides", 96)
+    run = save_run(tmp_path_factory.mktemp("exported"), "sides", 96, temperature=1.5)
     folder = checkpoint.find(run).path
-    facts = {**json.loads((folder / "run.json").read_text()), "model": name, "temperature": 1.5}
+    facts = {**json.loads((folder / "run.json").read_text()), "model": name}
     (folder / "run.json").write_text(json.dumps(facts))
     from safetensors.torch import save_file
 

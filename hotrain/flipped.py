@@ -1,0 +1,46 @@
+"""Test-time augmentation: the image and its mirror image, answered together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hodata.labels import Task
+from hotrain.predict import NetworkPredictor
+
+
+class FlippedPredictor:
+    """The mean of the class probabilities of an image and of its mirror image, mirrored back with sides swapped.
+
+    Args:
+        predictor: answers one image.
+        task: whose classes these are.
+    """
+
+    def __init__(self, predictor: NetworkPredictor, task: Task) -> None:
+        self._predictor, self._swap = predictor, mirrored_classes(task).tolist()
+
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return self._predictor.prepare(image)
+
+    @torch.inference_mode()
+    def classes(self, prepared: Sequence[NDArray[Any]], size: tuple[int, int]) -> NDArray[np.uint8]:
+        straight = self._predictor.logits(prepared, size).softmax(1)
+        mirrored = self._predictor.logits([image[:, ::-1] for image in prepared], size).softmax(1)
+        together = straight + mirrored.flip(-1)[:, self._swap]
+        answer: NDArray[np.uint8] = together.argmax(1).byte().cpu().numpy()
+        return answer
+
+
+def mirrored_classes(task: Task) -> NDArray[np.int64]:
+    """int64 [K]: the class that each class becomes in a mirror; classes without a side stay."""
+
+    def mirrored(name: str) -> str:
+        words = {"left": "right", "right": "left"}
+        return "_".join(words.get(word, word) for word in name.split("_"))
+
+    return np.array([task.classes.index(mirrored(name)) for name in task.classes], dtype=np.int64)
