@@ -55,16 +55,16 @@ def cli() -> None:
 )
 @click.option(
     "--source",
+    "sources",
     type=click.Choice([*SYNTH_SOURCES, "all"]),
-    default="all",
-    show_default=True,
-    help="Which dataset to write a miniature of.",
+    multiple=True,
+    help="Which dataset to write a miniature of; may be repeated.  [default: all]",
 )
 @click.option("--frames", type=click.IntRange(1), default=600, show_default=True, help="Pictures per dataset, about.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Other pictures, same layouts.")
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes.  [default: processors]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def synth(out: Path, source: str, frames: int, seed: int, workers: int | None, as_json: bool) -> None:
+def synth(out: Path, sources: Sequence[str], frames: int, seed: int, workers: int | None, as_json: bool) -> None:
     """Write miniature datasets in their native layouts, drawn by a program.
 
     They have the folders, file names and label ids of the real ones, so everything can be tried before a download
@@ -73,7 +73,8 @@ def synth(out: Path, source: str, frames: int, seed: int, workers: int | None, a
     from hodata.build import default_workers
     from hodata.synth.miniatures import write_miniatures
 
-    names = SYNTH_SOURCES if source == "all" else (source,)
+    every = not sources or "all" in sources
+    names = tuple(name for name in SYNTH_SOURCES if every or name in sources)
     with _progress("drawing", "pictures") as progress:
         facts = write_miniatures(out, names, frames, seed, workers or default_workers(), progress)
     if as_json:

@@ -64,7 +64,7 @@ def _decode_plain(data: bytes) -> NDArray[np.uint8] | None:
     unpack, expected = fast_zlib.decompressobj(), height * (width + 1)
     try:
         raw = unpack.decompress(body, expected + 1)
-    except (zlib.error, fast_zlib.error):
+    except (zlib.error, fast_zlib.error):  # type: ignore[misc] # its types call the class a variable
         return None
     if len(raw) != expected or not unpack.eof or unpack.unused_data:
         return None

@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from hodata.build import BuildOptions, build
+from hodata.cli import cli
 from hodata.errors import HodataError, SampleError, SourceError
 from hodata.labels import MEANINGS, TASKS, Label, task_table
 from hodata.pose.camera import OPENCV_FROM_OPENGL, transform
 from hodata.pose.safe_pickle import load_pickle
+from hodata.report import worst_rows
 from hodata.sample import Record, Sample
 from hodata.shards.reader import ShardIndex
 from hodata.sources.ho3d import HO3D
@@ -442,6 +445,33 @@ def test_colours_of_the_segmentation_are_measured_not_assumed(trees: Trees) -> N
     seg[:2, :2, 2], seg[2:, 2:, 1] = 255, 255
     assert seg_iou(seg, part, SegColors(2, 1)) == 1
     assert seg_iou(seg, part, SegColors(0, 2)) == 0
+
+
+def test_inspect_shows_the_worst_frames_first(trees: Trees, tmp_path: Path) -> None:
+    root = trees.copy(tmp_path / "tree")
+    listed = [record for record in trees.source(root=root).scan().records if record.sequence == "GPMF10"]
+    worst = {}
+    for millimetres, record in zip((3.0, 1.5), listed[1:3], strict=True):
+        path = root / record.extra["meta"]
+        meta = load_pickle(path.read_bytes(), path.name)
+        meta["handTrans"] = np.asarray(meta["handTrans"], dtype=float).ravel() + np.array([millimetres / 1000, 0, 0])
+        path.write_bytes(pickle.dumps(meta, 2))
+        worst[f"ho3d_v3_{record.key}"] = millimetres
+    build(trees.source(root=root), tmp_path / "out", BuildOptions("ho3d_v3"))
+    index = ShardIndex.open(tmp_path / "out")
+    rows, values = worst_rows(index, "joints", 2)
+    assert index.column("key")[rows].tolist() == list(worst)
+    np.testing.assert_allclose(values, list(worst.values()), atol=0.01)
+    _, ious = worst_rows(index, "seg", 500)
+    assert len(ious) and (np.diff(ious) >= 0).all() and -1 not in ious
+    with pytest.raises(HodataError, match="no sample of this selection has iou_silhouette"):
+        worst_rows(index, "silhouette", 5)
+    sheet = tmp_path / "worst.png"
+    arguments = ["inspect", str(tmp_path / "out"), "--worst", "2", "--by", "joints", "--sheet", str(sheet)]
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 0 and done.output.index(next(iter(worst))) < done.output.index(list(worst)[1])
+    assert Image.open(sheet).size[0] > 400
+    assert CliRunner().invoke(cli, ["inspect", str(tmp_path / "out"), "--worst", "2"]).exit_code == 2
 
 
 @pytest.mark.parametrize(
