@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hodata.cli_shards import index_command, inspect, verify
 from hodata.errors import HodataError
+from hodata.terminal import EXIT_INTERRUPTED, EXIT_SKIPPED, plain, print_json, print_left_out, progress
 
 if TYPE_CHECKING:
     from hodata.build import BuildPlan, BuildReport
 
-EXIT_SKIPPED = 3
-EXIT_INTERRUPTED = 75
-_SHOWN = 12  # how many skipped items the screen lists; the manifest lists all
-
-MEANINGS = (
-    "exact",
-    "egohos",
-    "hand-wrist",
-    "hand-rendered",
-    "hand-arm",
-    "hand-object-wrist",
-    "object-amodal",
-    "hand-object-arm",
-)
 SOURCES = ("freihand", "ho3d", "egohos", "egohands", "folder", "coco")
 SYNTH_SOURCES = ("freihand", "egohos", "egohands", "ho3d", "ho3d_v2", "mano", "ycb")
 
@@ -75,10 +60,10 @@ def synth(out: Path, sources: Sequence[str], frames: int, seed: int, workers: in
 
     every = not sources or "all" in sources
     names = tuple(name for name in SYNTH_SOURCES if every or name in sources)
-    with _progress("drawing", "pictures") as progress:
-        facts = write_miniatures(out, names, frames, seed, workers or default_workers(), progress)
+    with progress("drawing", "pictures") as show:
+        facts = write_miniatures(out, names, frames, seed, workers or default_workers(), show)
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
     for name in names:
         click.echo(f"{out / name}: {_use_of(name, out)}")
@@ -104,7 +89,7 @@ def detect(path: Path, as_json: bool) -> None:
         raise HodataError(f"{path}: {'is not a folder' if path.exists() else 'does not exist'}")
     found = detect_all(path)
     if as_json:
-        _print_json(
+        print_json(
             {name: {"matched": d.matched, "reason": d.reason, "version": d.version} for name, d in found.items()}
         )
     else:
@@ -223,238 +208,29 @@ def build(
         overwrite=overwrite,
         workers=workers or default_workers(),
     )
-    with _progress("reading tables", "MB") as progress:
-        plan = make_plan(dataset, options, progress)
+    with progress("reading tables", "MB") as show:
+        plan = make_plan(dataset, options, show)
     if dry_run:
         _print_plan(plan, out, as_json)
         return
     try:
-        with _progress(f"building {options.name}", "samples") as progress:
-            report = run_build(dataset, out, options, plan=plan, progress=progress)
+        with progress(f"building {options.name}", "samples") as show:
+            report = run_build(dataset, out, options, plan=plan, progress=show)
     except KeyboardInterrupt:
         click.echo("\ninterrupted: finished shards are kept; run the same command again to go on", err=True)
         sys.exit(EXIT_INTERRUPTED)
     if as_json:
-        _print_json(report.to_json())
+        print_json(report.to_json())
     else:
         _print_report(report)
     if report.left_out:
         sys.exit(EXIT_SKIPPED)
 
 
-_where = click.option(
-    "--where", default="", metavar="EXPRESSION", help="Only samples for which this holds: \"source = 'ho3d' and held\"."
-)
-_exclude = click.option(
-    "--exclude",
-    multiple=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="A text file of keys to leave out, one a line; may be repeated.",
-)
-
-
-@cli.command()
-@click.argument("shards", nargs=-1, required=True)
-@_where
-@_exclude
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.option("--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Write a contact sheet (PNG).")
-@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a self-contained page.")
-@click.option("--worst", type=click.IntRange(1), help="Put the N worst samples on the sheet, worst first; see --by.")
-@click.option(
-    "--by",
-    type=click.Choice(["joints", "corners", "silhouette", "seg"]),
-    help="What --worst goes by: mm of hand joints or object corners, IoU with shipped masks or segmentation.",
-)
-def inspect(
-    shards: Sequence[str],
-    where: str,
-    exclude: Sequence[Path],
-    as_json: bool,
-    sheet: Path | None,
-    html: Path | None,
-    worst: int | None,
-    by: str | None,
-) -> None:
-    """Show what is in SHARDS: files, folders or quoted globs.
-
-    \b
-    hodata inspect shards/ --sheet sheet.png --html shards.html
-    hodata inspect shards/ --where "split = 'test' and pixels_hand < 2000" --sheet small-hands.png
-    hodata inspect shards/ --worst 50 --by joints --sheet worst.png
-    """
-    if (worst is None) != (by is None):
-        raise click.UsageError("--worst N and --by go together")
-    from hodata.report import contact_sheet, html_page, inspect_summary, inspect_tables, worst_rows, worst_sheet
-    from hodata.shards.reader import ShardIndex
-    from hodata.shards.select import Selector, select_rows
-
-    selector = Selector.of(where, exclude)
-    index = ShardIndex.open(shards)
-    selected = select_rows(index, selector) if selector else None
-    rows = selected.rows if selected else None
-    for note in selected.notes if selected else ():
-        click.echo(f"note: {_plain(note)}", err=True)
-    summary = inspect_summary(index, rows)
-    if as_json:
-        _print_json(summary)
-    else:
-        from rich.console import Console
-
-        console = Console()
-        for table in inspect_tables(summary):
-            console.print(table)
-    for name in index.incomplete:
-        click.echo(f"note: the build {name!r} is not complete (no {name}.manifest.json); run it again", err=True)
-    if worst is not None and by is not None:
-        found, values = worst_rows(index, by, worst, rows)
-        if not as_json:
-            keys = index.column("key")[found]
-            for key, value in zip(keys, values, strict=True):
-                click.echo(f"{value:10.4f}  {key}")
-    if sheet:
-        if worst is not None and by is not None:
-            worst_sheet(index, by, worst, sheet, rows=rows)
-        else:
-            contact_sheet(index, rows, sheet)
-        click.echo(f"contact sheet: {sheet}", err=True)
-    if html:
-        html_page(index, html, rows=rows)
-        click.echo(f"page: {html}", err=True)
-
-
-@cli.command()
-@click.argument("shards", nargs=-1, required=True)
-@click.option("--full", is_flag=True, help="Every byte, every image decoded, every label id.")
-@_where
-@_exclude
-@click.option("--workers", type=click.IntRange(1), default=None, help="Processes.  [default: processors]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def verify(
-    shards: Sequence[str], full: bool, where: str, exclude: Sequence[Path], workers: int | None, as_json: bool
-) -> None:
-    """Check SHARDS against their index and manifest; exit 1 if anything is wrong.
-
-    Without --full it promises file sizes, the index and the table of members, and no more. With --full, --where and
-    --exclude choose which samples are decoded; every byte is still read.
-    """
-    from hodata.build import default_workers
-    from hodata.shards.select import Selector
-    from hodata.shards.verify import verify as run_verify
-
-    selector = Selector.of(where, exclude)
-    if selector and not full:
-        raise click.UsageError("--where and --exclude choose what --full decodes; without it nothing is")
-    with _progress("verifying", "MB" if full else "shards") as show:
-        result = run_verify(
-            shards,
-            full=full,
-            workers=workers or default_workers(),
-            selector=selector,
-            progress=_in_megabytes(show) if full else show,
-        )
-    for note in result.notes:
-        click.echo(f"note: {_plain(note)}", err=True)
-    if as_json:
-        _print_json(result.to_json())
-    else:
-        for problem in result.problems:
-            place = " ".join(
-                part
-                for part in (problem.shard, problem.key, f"at {problem.offset}" if problem.offset >= 0 else "")
-                if part
-            )
-            click.echo(_plain(f"{place}: {problem.what}"))
-        checked = "sizes, index and member table (--full checks the rest)"
-        if full:
-            of = "every image and label id" if not selector else f"images and label ids of {result.decoded:,} samples"
-            checked = f"every byte, {of}"
-        verdict = "ok" if result.ok else f"{len(result.problems)} problems"
-        click.echo(f"{verdict}: {result.samples:,} samples; checked {checked}")
-        if result.foreign:
-            what = f"{result.foreign:,} of {result.shards:,} tars are of other programs and have no manifest"
-            click.echo(f"{what}: checked against what `hodata index` recorded")
-    if not result.ok:
-        sys.exit(1)
-
-
-@cli.command("index")
-@click.argument("tars", nargs=-1, required=True)
-@click.option(
-    "--meaning", required=True, type=click.Choice(MEANINGS), help="What the masks mean, see docs/meanings.md."
-)
-@click.option("--mask-suffix", default="mask.png", show_default=True, help="A mask's name, after key and dot.")
-@click.option(
-    "--image-suffix",
-    multiple=True,
-    help="An image's name, after key and dot; may be repeated.  [default: jpg, jpeg, png]",
-)
-@click.option("--split", type=click.Choice(["train", "val", "test"]), help="[default: the word in each tar's name]")
-@click.option(
-    "--group-pattern",
-    default="",
-    metavar="REGEX",
-    help="On the key: its (...) name the recording, which stands on one side of a split.  [default: each tar is one]",
-)
-@click.option("--name", default="", help="The source's name in every table.  [default: from the tars' names]")
-@click.option("--mask-origin", default="", help="human, polygon, chroma, rendered or model:<which>.")
-@click.option("--prefix-keys", is_flag=True, help="Put the tar's name before keys: for tars that number anew.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the indexes; later commands find them there with HODATA_CACHE set to it.  "
-    "[default: beside the tars; where that is read-only, $HODATA_CACHE or ~/.cache/hodata]",
-)
-@click.option("--workers", type=click.IntRange(1), default=None, help="Processes.  [default: processors]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def index_command(
-    tars: Sequence[str], image_suffix: Sequence[str], workers: int | None, as_json: bool, **options: Any
-) -> None:
-    """Index TARS that other programs wrote, so that they are read like shards. They are not changed.
-
-    A sample is an image and a mask with one key, as webdataset groups them. Masks hold the label ids of the format
-    (shards/README.md). Samples that cannot be used are listed (exit 3).
-
-    \b
-    hodata index 'data/*.tar' --meaning hand-wrist --mask-suffix seg.png --split train --group-pattern '^([^/]+)/'
-    """
-    from hodata.build import default_workers
-    from hodata.shards.foreign import ForeignOptions, index_tars
-
-    if image_suffix:
-        options["image_suffixes"] = tuple(suffix.lower() for suffix in image_suffix)
-    options["split"] = options["split"] or ""
-    with _progress("indexing", "MB") as show:
-        found = index_tars(
-            tars, ForeignOptions(**options), workers=workers or default_workers(), progress=_in_megabytes(show)
-        )
-    left_out = [item for tar in found for item in tar.left_out]
-    samples = sum(tar.samples for tar in found)
-    if as_json:
-        _print_json({"samples": samples, "left_out": len(left_out), "shards": [tar.to_json() for tar in found]})
-    else:
-        click.echo(f"{len(found):,} tars: {samples:,} samples indexed, {len(left_out):,} left out")
-        for folder in sorted({str(Path(tar.index).parent) for tar in found}):
-            click.echo(f"indexes in {_plain(folder)}", err=True)
-        _print_left_out([_Item(**item) for item in left_out], (), "the indexes list all")
-    if left_out:
-        sys.exit(EXIT_SKIPPED)
-
-
-@dataclass(frozen=True)
-class _Item:
-    what: str
-    why: str
-
-
-def _in_megabytes(show: Callable[[int, int], None]) -> Callable[[int, int], None]:
-    return lambda done, total: show(done // 1_000_000, -(-total // 1_000_000))
-
-
 def _print_plan(plan: BuildPlan, out: Path, as_json: bool) -> None:
     if as_json:
         listed = [{"shard": s.shard, "split": s.split, "samples": len(s.records)} for s in plan.shards]
-        _print_json({"plan": plan.description, "shards": listed, "leaks": plan.leaks, "notes": plan.notes})
+        print_json({"plan": plan.description, "shards": listed, "leaks": plan.leaks, "notes": plan.notes})
         return
     from rich.console import Console
     from rich.table import Table
@@ -467,83 +243,23 @@ def _print_plan(plan: BuildPlan, out: Path, as_json: bool) -> None:
         groups = {record.group for shard in shards for record in shard.records}
         table.add_row(split, f"{sum(len(s.records) for s in shards):,}", f"{len(groups):,}", f"{len(shards):,}")
     Console().print(table)
-    _print_left_out(plan.left_out, plan.notes, "")
+    print_left_out([(item.what, item.why) for item in plan.left_out], plan.notes, "")
 
 
 def _print_report(report: BuildReport) -> None:
     parts = ", ".join(f"{split} {count:,} ({report.groups[split]:,} groups)" for split, count in report.samples.items())
     reused = f", {report.reused_shards} of them already there" if report.reused_shards else ""
     click.echo(f"{report.name}: {parts}; {report.shards} shards, {report.bytes / 1e6:,.1f} MB{reused}")
-    _print_left_out(report.left_out, report.notes, f"{report.folder}/{report.name}.manifest.json lists all")
+    print_left_out(
+        [(item.what, item.why) for item in report.left_out],
+        report.notes,
+        f"{report.folder}/{report.name}.manifest.json lists all",
+    )
     click.echo(f"next: hodata inspect '{report.folder}/{report.name}-*.tar' --sheet sheet.png", err=True)
 
 
-def _print_left_out(left_out: Sequence[Any], notes: Sequence[str], rest: str) -> None:
-    for note in notes:
-        click.echo(f"note: {_plain(note)}", err=True)
-    if left_out:
-        click.echo(f"left out: {len(left_out):,}", err=True)
-        for item in left_out[:_SHOWN]:
-            what = _plain(item.what).replace("\n", "?")
-            click.echo(f"  {what}: {_plain(item.why)}", err=True)
-        if len(left_out) > _SHOWN:
-            click.echo(f"  ... and {len(left_out) - _SHOWN:,} more {f'({rest})' if rest else ''}", err=True)
-
-
-def _plain(text: str) -> str:
-    """File names are anybody's words: nothing in them moves a cursor or sets a colour."""
-    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
-
-
-def _print_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-@contextmanager
-def _progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with rate and time left on a terminal; plain lines otherwise. Both on stderr."""
-    import time
-
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if console.is_terminal:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn(f"{unit}  {{task.fields[rate]}}"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(what, total=None, rate="")
-            start, first = time.monotonic(), -1
-
-            def show(done: int, total: int) -> None:
-                nonlocal first
-                first = done if first < 0 else first
-                seconds = time.monotonic() - start
-                rate = f"{(done - first) / seconds:,.0f}/s" if seconds > 0.5 and done > first else ""
-                bar.update(task, completed=done, total=total, rate=rate)
-
-            yield show
-        return
-    start, last, first = time.monotonic(), time.monotonic(), -1
-
-    def line(done: int, total: int) -> None:
-        nonlocal last, first
-        first = done if first < 0 else first
-        now = time.monotonic()
-        if now - last < 10 and done < total:
-            return
-        last = now
-        rate = (done - first) / max(now - start, 1e-9)
-        left = f", {(total - done) / rate:,.0f} s left" if rate > 0 and done < total else ""
-        click.echo(f"{what}: {done:,} of {total:,} {unit}, {rate:,.0f}/s{left}", err=True)
-
-    yield line
+for _command in (inspect, verify, index_command):
+    cli.add_command(_command)
 
 
 def main() -> None:
@@ -559,7 +275,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except HodataError as error:
-        click.echo(f"error: {_plain(str(error))}", err=True)
+        click.echo(f"error: {plain(str(error))}", err=True)
         sys.exit(error.exit_code)
 
 

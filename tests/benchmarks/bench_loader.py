@@ -8,7 +8,7 @@ beginning with another, so that a busy machine slows all alike; the ratio is the
 checks the crc32 of every member. LitData and MosaicML streaming run hotrain's own decoding and cropping, so that only
 loading differs.
 
-Peers need an environment of their own (peers_loader.txt): MosaicML streaming wants NumPy below 2.2.
+Peers need an environment of their own (peers.txt): MosaicML streaming wants NumPy below 2.2.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _ratio(ratios: list[float]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", help="Python of an environment with peers_loader.txt installed.")
+    parser.add_argument("--peers", help="Python of an environment with peers.txt installed.")
     parser.add_argument("--samples", type=int, default=2048)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)

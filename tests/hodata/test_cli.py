@@ -14,7 +14,7 @@ import click
 import pytest
 from PIL import Image
 
-from hodata import cli
+from hodata import cli, cli_shards
 from hodata.labels import MEANINGS
 from hodata.sources import SOURCE_NAMES
 from hodata.synth import miniatures
@@ -165,7 +165,7 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
 def test_choices_of_the_command_line_are_the_registry() -> None:
     assert cli.SOURCES == SOURCE_NAMES
     assert cli.SYNTH_SOURCES == miniatures.SOURCES
-    assert tuple(MEANINGS) == cli.MEANINGS
+    assert tuple(MEANINGS) == cli_shards.MEANINGS
 
 
 def test_no_module_of_hodata_imports_torch() -> None:
