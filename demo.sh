@@ -32,12 +32,12 @@ show hodata inspect "$OUT/shards" --sheet "$OUT/shards.png" --html "$OUT/shards.
 say "stage 1: hands"
 show hotrain fit --shards "$OUT/shards/*.tar" --out "$OUT/hand" --task hand \
   --model deeplabv3_mobilenet_v3_large --weights none --crop 160 $SHORT --balance 0.5 --lr 4e-3 \
-  --samples-per-epoch 2000 --epochs 3
+  --samples-per-epoch 2000 --epochs 2
 
 say "stage 2: hands and objects, from stage 1"
 show hotrain fit --shards "$OUT/shards/*.tar" --out "$OUT/hand-object" --task hand-object \
   --init "$OUT/hand" --crop 192 $SHORT --balance 0.35 --lr 3e-3 \
-  --samples-per-epoch 3500 --epochs 2 --source-weight egohos=900 --source-weight ho3d_v3=450 \
+  --samples-per-epoch 2800 --epochs 2 --source-weight egohos=900 --source-weight ho3d_v3=450 \
   --source-weight freihand=350 --source-weight egohands=300
 
 say "scores on recordings that training never saw"

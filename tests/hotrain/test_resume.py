@@ -176,7 +176,8 @@ def test_block_order_trains_and_resumes(mixed: ShardIndex, tmp_path: Path) -> No
 
 def resumed_with(processes: int, shards: Path, run: Path, epochs: str) -> None:
     """Go on with a run under torchrun, in so many processes."""
-    arguments = command(shards, run, "--resume", "--epochs", epochs, "--batch-size", "12", "--workers", "0")
+    options = ("--epochs", epochs, "--samples-per-epoch", "48", "--batch-size", "12", "--workers", "0")
+    arguments = command(shards, run, "--resume", *options)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "hotrain.cli"]
     arguments[1:3] = launcher
     finish(arguments)
