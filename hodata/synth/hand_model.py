@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hodata.pose.camera import rodrigues
+from hodata.pose.mano import OPENPOSE, TIPS_FREIHAND, boundary_loop
 from hodata.synth import hand_shape
 
 Array = NDArray[np.float64]
@@ -23,11 +24,9 @@ JOINT_NAMES = (
     *(f"{finger}{n}" for finger in ("index", "middle", "pinky", "ring", "thumb") for n in (1, 2, 3)),
 )
 # Finger tips as FreiHAND reads them: thumb, index, middle, ring, pinky.
-TIPS = (744, 320, 443, 555, 672)
+TIPS = TIPS_FREIHAND
 # Other code takes a neighbour of the tip: HO-3D index 333 and middle 444, smplx ring 554 and pinky 671.
 _NEIGHBOURS = {320: 333, 443: 444, 555: 554, 672: 671}
-# 21 key points in OpenPose order; 16 + k stands for TIPS[k].
-OPENPOSE = (0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20)
 BETAS = 10
 
 
@@ -116,7 +115,7 @@ def hand_model(side: str) -> HandModel:
     mean[13] = (-0.35, 0.1, 0.0)
     mean[15] = (0.1, -0.25, 0.0)
     return HandModel(
-        "right", vertices, faces, hand_shape.boundary_loop(faces), joints, weights, shape_dirs, joint_dirs,
+        "right", vertices, faces, boundary_loop(faces), joints, weights, shape_dirs, joint_dirs,
         mean[1:].ravel(),
     )  # fmt: skip
 

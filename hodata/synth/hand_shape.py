@@ -13,6 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from hodata.pose.mano import boundary_loop
+
 Array = NDArray[np.float64]
 Field = Callable[[Array], Array]
 
@@ -109,17 +111,6 @@ def template() -> tuple[Array, NDArray[np.int32]]:
     for _ in range(3):  # even out the triangles, stay on the surface
         vertices = _project(_relax(vertices, faces, 0.4))
     return vertices, faces
-
-
-def boundary_loop(faces: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The one open loop of a mesh as an ordered ring of vertex numbers, in the order the faces walk it."""
-    edges = {(int(f[k]), int(f[(k + 1) % 3])) for f in faces for k in range(3)}
-    following = {a: b for a, b in edges if (b, a) not in edges}
-    start = min(following)
-    loop = [start]
-    while following[loop[-1]] != start:
-        loop.append(following[loop[-1]])
-    return np.array(loop, dtype=np.int32)
 
 
 def _surface_nets(distance: Field) -> tuple[Array, NDArray[np.int32]]:
