@@ -24,7 +24,9 @@ from hotrain.cli_eval import (
     on_corrupt_option,
     where_option,
 )
+from hotrain.config import OPEN_LABELS, SCHEDULES
 from hotrain.errors import EXIT_INTERRUPTED, EXIT_SKIPPED, Interrupted
+from hotrain.input_rule import KINDS as INPUT_RULES
 from hotrain.order import ORDERS
 
 # Also in hotrain.model, which imports torch; a test keeps the two equal.
@@ -76,6 +78,23 @@ for _command in (evaluate, compare, calibrate, annotate, export, review):
 @click.option("--jitter", type=click.FloatRange(0), default=1.0, show_default=True, help="Of zoom and colours.")
 @click.option("--balance", type=click.FloatRange(0, 1), default=0.25, show_default=True, help="Of rare classes.")
 @click.option("--prior", type=click.FloatRange(0), default=0.1, show_default=True, help="Toward background.")
+@click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror half of the crops.")
+@click.option("--weight-decay", type=click.FloatRange(0), default=0.01, show_default=True, help="Decoupled; 0: Adam.")
+@click.option("--schedule", type=click.Choice(SCHEDULES), default="poly", show_default=True, help="Of the --lr.")
+@click.option(
+    "--input-rule",
+    type=click.Choice(INPUT_RULES),
+    default="short-side",
+    show_default=True,
+    help="Which side of an image becomes --crop pixels long; squash: both.",
+)
+@click.option(
+    "--open-labels",
+    type=click.Choice(OPEN_LABELS),
+    default="sets",
+    show_default=True,
+    help="What a pixel teaches that may be several classes: one of them, nothing, or what was drawn.",
+)
 @click.option("--source-weight", multiple=True, metavar="NAME=W", help="Share of a source's samples; may be repeated.")
 @click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Loading processes per GPU.")
 @click.option(

@@ -11,6 +11,7 @@ from typing import Any
 from hodata.labels import EXTENTS, TASKS
 from hodata.shards.select import read_keys
 from hotrain.errors import CheckpointError, TrainingError
+from hotrain.input_rule import KINDS as INPUT_RULES
 from hotrain.order import ORDERS
 
 _TOML_KINDS: dict[str, tuple[type, ...]] = {
@@ -19,7 +20,10 @@ _TOML_KINDS: dict[str, tuple[type, ...]] = {
     "float": (int, float),
     "int": (int,),
     "Mapping": (dict,),
+    "bool": (bool,),
 }
+OPEN_LABELS = ("sets", "ignore", "as-drawn")
+SCHEDULES = ("poly", "constant")
 ON_CORRUPT = ("error", "skip")
 _POLY_POWER = 0.9  # as in DeepLab (arXiv:1706.05587, section 4.1)
 
@@ -48,8 +52,13 @@ class FitConfig:
             another run.
         weight_decay: of weights, decoupled.
         warmup: share of the steps over which the learning rate rises.
+        schedule: `poly`: the learning rate falls to almost 0 by the end; `constant`: it stays.
         source_weights: source name -> its share of the samples, relative to the others' sizes.
         jitter: strength of random zoom and colour changes; 0: crops and mirroring alone.
+        flip: mirror half of the crops.
+        input_rule: how an image enters the network, one of `hotrain.input_rule.KINDS`.
+        open_labels: what a pixel teaches whose mask leaves several classes open: `sets`: that it is one of them;
+            `ignore`: nothing; `as-drawn`: what its stored id says. See `hotrain.open_labels`.
         balance: how far rare classes weigh more in the loss, see `loss.set_weights`.
         prior: weight of the loss's prior toward background, see `loss.set_loss`.
         samples_per_epoch: None: as many as there are training samples.
@@ -80,8 +89,12 @@ class FitConfig:
     body_factor: float | None = None
     weight_decay: float = 0.01
     warmup: float = 0.05
+    schedule: str = "poly"
     source_weights: Mapping[str, float] = field(default_factory=dict)
     jitter: float = 1.0
+    flip: bool = True
+    input_rule: str = "short-side"
+    open_labels: str = "sets"
     balance: float = 0.25
     prior: float = 0.1
     samples_per_epoch: int | None = None
@@ -103,6 +116,9 @@ class FitConfig:
             "batch_size": (self.batch_size >= 1, "1 or more"),
             "accumulation": (self.accumulation >= 1, "1 or more"),
             "samples_per_epoch": (self.samples_per_epoch is None or self.samples_per_epoch >= 1, "1 or more"),
+            "schedule": (self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
+            "input_rule": (self.input_rule in INPUT_RULES, f"one of {', '.join(INPUT_RULES)}"),
+            "open_labels": (self.open_labels in OPEN_LABELS, f"one of {', '.join(OPEN_LABELS)}"),
             "seed": (0 <= self.seed < 2**63, "0 to 2**63 - 1"),
             "workers": (self.workers >= 0, "0 or more"),
             "order": (self.order in ORDERS, f"one of {', '.join(ORDERS)}"),
@@ -146,7 +162,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
             raise TrainingError(f"{path}: {name!r} is no option of a run; there are {', '.join(known)}")
         expected = str(known[name])
         kinds = next(kinds for text, kinds in _TOML_KINDS.items() if expected.startswith(text))
-        if not isinstance(value, kinds) or isinstance(value, bool):
+        if not isinstance(value, kinds) or isinstance(value, bool) != (kinds == (bool,)):
             raise TrainingError(f"{path}: {name} is {value!r}, expected {expected}")
     if isinstance(recipe.get("shards"), str):
         recipe["shards"] = [recipe["shards"]]
@@ -155,13 +171,14 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return recipe | {name: tuple(recipe[name]) for name in ("shards", "exclude") if name in recipe}
 
 
-def learning_rate(step: int, steps: int, warmup: float) -> float:
+def learning_rate(step: int, steps: int, warmup: float, schedule: str = "poly") -> float:
     """Factor of the peak learning rate at a step: a linear rise, then (1 - progress) ** 0.9.
 
     Args:
         step: 0 <= step < steps.
         steps: of the whole run.
         warmup: share of the steps that the rise takes.
+        schedule: `constant`: it stays at the peak after the rise.
 
     Returns:
         in (0, 1].
@@ -169,4 +186,6 @@ def learning_rate(step: int, steps: int, warmup: float) -> float:
     rise = max(round(warmup * steps), 1)
     if step < rise:
         return (step + 1) / rise
+    if schedule == "constant":
+        return 1.0
     return float((1 - (step - rise) / max(steps - rise, 1)) ** _POLY_POWER)

@@ -75,7 +75,8 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
     selection = select(config, task)
     sizes = {name: len(rows) for name, rows in selection.rows.items()}
     order = Order(sizes, config.seed, config.source_weights, _shard_sizes(selection, config.order))
-    rule, crop = InputRule(config.crop), CropRule.of_strength(config.crop, config.jitter)
+    rule = InputRule(config.crop, config.input_rule)
+    crop = replace(CropRule.of_strength(config.crop, config.jitter), flip=config.flip)
     steps_per_epoch = max(round((config.samples_per_epoch or len(selection.train_rows)) / config.batch_size), 1)
     steps = max(round(config.epochs * steps_per_epoch), 1)
 
@@ -141,7 +142,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
             if number == steps:
                 break
 
-            factor = learning_rate(number, steps, config.warmup)
+            factor = learning_rate(number, steps, config.warmup, config.schedule)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
             parts = [next(batches) for _ in range(config.accumulation)]
