@@ -64,7 +64,14 @@ for _command in (evaluate, compare, calibrate, annotate, export, review):
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/<date-time>]")
 @click.option("--task", type=click.Choice(sorted(TASKS)), default="hand", show_default=True)
 @click.option("--init", type=click.Path(path_type=Path), help="Start from another run; only last layers are new.")
-@click.option("--config", "recipe", type=click.Path(path_type=Path), help="Options from a TOML file; those given win.")
+@click.option(
+    "--config",
+    "recipe",
+    type=click.Path(path_type=Path),
+    metavar="FILE|NAME",
+    help="Options from a TOML file, or a recipe's name: reference, default, cpu, freihand, egohos, egohands, ho3d. "
+    "Options given here win.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; its own options hold unless given again.")
 @click.option("--model", type=click.Choice(MODELS), default=MODELS[0], help="[default: that of --init, else resnet50]")
 @click.option("--weights", default="coco", show_default=True, metavar="coco|none|FILE", help="What to start from.")

@@ -25,6 +25,7 @@ _TOML_KINDS: dict[str, tuple[type, ...]] = {
 OPEN_LABELS = ("sets", "ignore", "as-drawn")
 SCHEDULES = ("poly", "constant")
 ON_CORRUPT = ("error", "skip")
+_RECIPES = Path(__file__).with_name("recipes")
 _POLY_POWER = 0.9  # as in DeepLab (arXiv:1706.05587, section 4.1)
 
 
@@ -146,12 +147,24 @@ class FitConfig:
         return cls(**{**data, "shards": tuple(data["shards"]), "exclude": tuple(data.get("exclude", ()))})
 
 
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(path.stem for path in _RECIPES.glob("*.toml"))
+
+
 def read_recipe(path: Path) -> dict[str, Any]:
     """Options of a run from a TOML file: the names of `FitConfig`'s fields, dashes allowed for underscores.
+
+    Args:
+        path: a file, or the name of a recipe that comes with the package: `cpu`.
 
     Raises:
         TrainingError: it cannot be read, or names no option of a run.
     """
+    if str(path) in recipe_names() and not path.is_file():
+        path = _RECIPES / f"{path}.toml"
+    elif not path.suffix and not path.exists():
+        raise TrainingError(f"{path}: no such file, and no recipe has that name; there are {', '.join(recipe_names())}")
     try:
         recipe = {name.replace("-", "_"): value for name, value in tomllib.loads(path.read_text("utf-8")).items()}
     except (OSError, ValueError) as error:
