@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from compare.paired import Estimate
@@ -56,9 +56,10 @@ def goals(results: Results) -> list[Goal]:
         found.append(_better(f"{measure.title}: arm class - dropped", results.difference(IGNORE, OURS, measure)))
     called = results.value(OURS, ARMS).value
     found.append(_below("arm pixels called hand at extent wrist", called, ARM_SHARE))
-    share, truth = results.value(OURS, FLOOD).value, results.value(OURS, FLOOD_TRUTH).value
-    flood = None if share is None or truth is None else share - truth
-    found.append(_below("hand-only pictures: called object or arm, above the truth's share", flood, FLOOD_POINTS))
+    for source in results.hand_only:
+        share, truth = (results.value(OURS, replace(one, source=source)).value for one in (FLOOD, FLOOD_TRUTH))
+        flood = None if share is None or truth is None else share - truth
+        found.append(_below(f"{source}: called object or arm, above the truth's share", flood, FLOOD_POINTS))
     there = results.difference(IGNORE, OURS, FLOOD_OBJECT)
     found.append(_better("hand-only pictures: object IoU, meaning - ignore", there))
     return found
@@ -66,7 +67,7 @@ def goals(results: Results) -> list[Goal]:
 
 def _better(what: str, found: Estimate, points: float = 0.0, surely: bool = False) -> Goal:
     """A difference of at least `points`; `surely`: its interval must lie above 0 as well."""
-    needed = f"at least {100 * points:+.1f}" + (", interval above 0" if surely else "")
+    needed = f"{f'at least {100 * points:+.1f}' if points else 'not below 0'}{', interval above 0' if surely else ''}"
     met = found.value is not None and found.value >= points
     if surely:
         met = met and found.interval is not None and found.interval[0] > 0

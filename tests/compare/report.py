@@ -43,6 +43,7 @@ def report(
         conditions: sentences: what ran on what.
     """
     titles = {PUBLISHED: "reference, as published", TUNED: f"reference, lr tuned: {best}", OURS: "ours"}
+    all_rows = {**titles, AS_DRAWN: "ours, as-drawn", IGNORE: "ours, ignore"}
     missed = sum(not goal.met for goal in verdict)
     sources = ", ".join(f"{n} {results.samples[n]} ({results.groups[n]} recordings)" for n in results.sources)
     parts = [
@@ -81,11 +82,11 @@ def report(
         "## Flooding\n\nHand-only pictures, of the pixels that their masks draw as background.\n\n"
         + _of_rows(
             results,
-            {**titles, AS_DRAWN: "ours, as-drawn", IGNORE: "ours, ignore"},
+            all_rows,
             (FLOOD, FLOOD_TRUTH, FLOOD_WRONG, FLOOD_OBJECT),
         ),
         *(
-            f"{name} alone:\n\n" + _of_rows(results, {OURS: "ours"}, [replace(one, source=name) for one in FLOODING])
+            f"{name} alone:\n\n" + _of_rows(results, all_rows, [replace(one, source=name) for one in FLOODING])
             for name in results.hand_only
         ),
         "## Pictures\n\n![figures with intervals; image, truth, tuned reference, ours](compare.png)",

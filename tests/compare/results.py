@@ -55,7 +55,7 @@ ARMS = Measure("arm called hand", "pixels", ARM_AS_HAND)
 FLOOD = Measure("called object or arm", "pixels", CALLED, hand_only=True)
 FLOOD_TRUTH = Measure("are object or arm", "pixels", TRULY, hand_only=True)
 FLOOD_WRONG = Measure("background called so", "pixels", WRONGLY, hand_only=True)
-FLOOD_OBJECT = Measure("object IoU there", "pixels", OBJECT, hand_only=True)
+FLOOD_OBJECT = Measure("object IoU, hand-only", "pixels", OBJECT, hand_only=True)
 FLOODING = (FLOOD, FLOOD_TRUTH, FLOOD_WRONG, FLOOD_OBJECT)
 MEASURES = (*SCORES, ARMS, *FLOODING)
 
