@@ -38,7 +38,10 @@ class FitConfig:
         weights: `coco`, `none` or a file.
         init: another run's folder, whose weights are the start; takes the place of `weights`.
         epochs: how often `samples_per_epoch` samples are drawn.
-        crop: side of a training crop and short side of an image as the network sees it, pixels.
+        crop: side of a training crop, pixels.
+        size: short side of an image as the network sees it, pixels; None: that of the crop.
+        aim: share of the crops that are laid over a hand, see `crop.CropRule`.
+        even: how far hands of all images are brought to one size, see `crop.CropRule`.
         batch_size: samples of one optimizer step, over all processes and accumulation steps.
         accumulation: forward passes that one optimizer step is made of.
         workers: loading processes of each rank.
@@ -48,7 +51,8 @@ class FitConfig:
             another run.
         weight_decay: of weights, decoupled.
         warmup: share of the steps over which the learning rate rises.
-        source_weights: source name -> its share of the samples, relative to the others' sizes.
+        source_weights: source name -> its share of the samples, relative to the others'; a source that is not named
+            has the square root of its size.
         jitter: strength of random zoom and colour changes; 0: crops and mirroring alone.
         balance: how far rare classes weigh more in the loss, see `loss.set_weights`.
         prior: weight of the loss's prior toward background, see `loss.set_loss`.
@@ -72,6 +76,9 @@ class FitConfig:
     init: str | None = None
     epochs: float = 30
     crop: int = 480
+    size: int | None = None
+    aim: float = 0.0
+    even: float = 0.0
     batch_size: int = 16
     accumulation: int = 1
     workers: int = 2
@@ -100,6 +107,9 @@ class FitConfig:
             "extent": (self.extent in EXTENTS, f"one of {', '.join(EXTENTS)}"),
             "epochs": (self.epochs > 0, "more than 0"),
             "crop": (self.crop >= 32, "32 or more"),
+            "size": (self.size is None or self.size >= 32, "32 or more"),
+            "aim": (0 <= self.aim <= 1, "0 to 1"),
+            "even": (0 <= self.even <= 1, "0 to 1"),
             "batch_size": (self.batch_size >= 1, "1 or more"),
             "accumulation": (self.accumulation >= 1, "1 or more"),
             "samples_per_epoch": (self.samples_per_epoch is None or self.samples_per_epoch >= 1, "1 or more"),

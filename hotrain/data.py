@@ -23,6 +23,7 @@ from hodata.labels import Label, mirror_table
 from hotrain.columns import coded
 from hotrain.crop import BEYOND, CropRule, cut, draw_window
 from hotrain.damage import Damaged
+from hotrain.hand_boxes import HandBoxes
 from hotrain.input_rule import InputRule
 from hotrain.order import Order, uniforms
 
@@ -76,6 +77,7 @@ class CropData(Dataset[Batch]):
         self._rows = [rows[name] for name in order.sources]
         self._order, self._rule, self._crop = order, rule, crop
         self._skip_damaged = skip_damaged
+        self._hands = HandBoxes(index) if crop.aim or crop.even else None
         self._kinds, self._kind = coded(index, "image_kind")
         self._keys = index.table.column("key")
         self._meaning = meaning_numbers(index)
@@ -127,7 +129,9 @@ class CropData(Dataset[Batch]):
         key, kind = self._key(row), self._kinds[self._kind[row]]
         mask = read_mask(self._reader, row, key)
         height, width = mask.shape
-        window = draw_window(width, height, self._rule, self._crop, uniforms(self._order.seed, position, GEOMETRY, 4))
+        numbers = uniforms(self._order.seed, position, GEOMETRY, 6)
+        hands = self._hands.of(row) if self._hands else None
+        window = draw_window(width, height, self._rule, self._crop, numbers, hands)
         image = decode_image(self._reader.image(row), kind, key, (width, height), window.shrink)
         cut(image, mask, window, pixels, label)
         if window.mirrored:

@@ -29,6 +29,7 @@ from hotrain.distributed import barrier, is_main, join_group, leave_group, rank,
 from hotrain.errors import CheckpointError, Interrupted
 from hotrain.evaluate import evaluate
 from hotrain.guards import micro_batch
+from hotrain.hand_boxes import HandBoxes
 from hotrain.input_rule import InputRule
 from hotrain.loader import Loader
 from hotrain.metrics import Report
@@ -74,8 +75,11 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
 
     selection = select(config, task)
     sizes = {name: len(rows) for name, rows in selection.rows.items()}
-    order = Order(sizes, config.seed, config.source_weights, _shard_sizes(selection, config.order))
-    rule, crop = InputRule(config.crop), CropRule.of_strength(config.crop, config.jitter)
+    weights = {name: size**0.5 for name, size in sizes.items()} | dict(config.source_weights)
+    order = Order(sizes, config.seed, weights, _shard_sizes(selection, config.order))
+    rule = InputRule(config.size or config.crop)
+    typical = HandBoxes(selection.index).typical_size(selection.index, selection.rows.values(), rule)
+    crop = CropRule.of_strength(config.crop, config.jitter, aim=config.aim, even=config.even, hand_size=typical)
     steps_per_epoch = max(round((config.samples_per_epoch or len(selection.train_rows)) / config.batch_size), 1)
     steps = max(round(config.epochs * steps_per_epoch), 1)
 
@@ -210,7 +214,7 @@ def _facts(
         "model": config.model,
         "extent": config.extent,
         "input_rule": rule.to_json(),
-        "crop_rule": {"size": crop.size, "scale": list(crop.scale), "flip": crop.flip},
+        "crop_rule": crop.to_json(),
         "mean": list(start.mean),
         "std": list(start.std),
         "lr": start.lr,
