@@ -24,7 +24,9 @@ from hotrain.cli_eval import (
     on_corrupt_option,
     where_option,
 )
+from hotrain.config import PRECISIONS
 from hotrain.errors import EXIT_INTERRUPTED, EXIT_SKIPPED, Interrupted
+from hotrain.optimizer import OPTIMIZERS, SCHEDULES
 from hotrain.order import ORDERS
 
 # Also in hotrain.model, which imports torch; a test keeps the two equal.
@@ -74,11 +76,32 @@ for _command in (evaluate, compare, calibrate, annotate, export, review):
 @click.option("--even", type=click.FloatRange(0, 1), default=0, show_default=True, help="Bring hands to one size.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Over all processes.")
 @click.option("--accumulation", type=click.IntRange(1), default=1, show_default=True, help="Passes per step.")
+@click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="adamw", show_default=True)
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="Peak, of the head.  [default: by the start]")
 @click.option("--body-factor", type=click.FloatRange(0), help="Backbone's --lr, relative.  [default: by the start]")
+@click.option("--weight-decay", type=click.FloatRange(0), help="Of weights.  [default: adamw 0.01, sgd 0.0001]")
+@click.option("--schedule", type=click.Choice(SCHEDULES), default="poly", show_default=True, help="Of the rate's fall.")
+@click.option("--clip", type=click.FloatRange(0), default=0, show_default=True, help="Norm of the gradient; 0: none.")
+@click.option(
+    "--ema",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0,
+    show_default=True,
+    metavar="DECAY",
+    help="Of averaged weights; 0: none.",
+)
 @click.option("--jitter", type=click.FloatRange(0), default=1.0, show_default=True, help="Of zoom and colours.")
 @click.option("--balance", type=click.FloatRange(0, 1), default=0.25, show_default=True, help="Of rare classes.")
 @click.option("--prior", type=click.FloatRange(0), default=0.1, show_default=True, help="Toward background.")
+@click.option("--dice", type=click.FloatRange(0), default=0, show_default=True, help="Weight of soft Dice; 0: none.")
+@click.option(
+    "--hard-pixels",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1,
+    show_default=True,
+    metavar="SHARE",
+    help="Of each image, the hardest.",
+)
 @click.option("--source-weight", multiple=True, metavar="NAME=W", help="Share of a source's samples; may be repeated.")
 @click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Loading processes per GPU.")
 @click.option(
@@ -100,6 +123,11 @@ for _command in (evaluate, compare, calibrate, annotate, export, review):
 @on_corrupt_option
 @max_corrupt_option
 @click.option("--extent", type=click.Choice(EXTENTS), default="wrist", show_default=True, help="Of validation.")
+@click.option(
+    "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True, help="auto: bf16 on CUDA."
+)
+@click.option("--compile/--no-compile", default=False, help="Translate the model by torch.compile.")
+@click.option("--sync-batchnorm/--no-sync-batchnorm", default=False, help="BatchNorm over all GPUs.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N")
 @click.pass_context
 def fit(context: click.Context, **options: Any) -> None:

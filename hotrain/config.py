@@ -1,4 +1,4 @@
-"""Everything that decides a training run, and the course of its learning rate."""
+"""Everything that decides a training run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from hodata.labels import EXTENTS, TASKS
 from hodata.shards.select import read_keys
 from hotrain.errors import CheckpointError, TrainingError
+from hotrain.optimizer import OPTIMIZERS, SCHEDULES
 from hotrain.order import ORDERS
 
 _TOML_KINDS: dict[str, tuple[type, ...]] = {
@@ -18,10 +19,25 @@ _TOML_KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "float": (int, float),
     "int": (int,),
+    "bool": (bool,),
     "Mapping": (dict,),
 }
 ON_CORRUPT = ("error", "skip")
-_POLY_POWER = 0.9  # as in DeepLab (arXiv:1706.05587, section 4.1)
+PRECISIONS = ("auto", "bf16", "fp32")
+
+# What runs did that were begun before these options were recorded. They hold when such a run goes on, whatever the
+# defaults are by then.
+UNRECORDED: Mapping[str, Any] = {
+    "optimizer": "adamw",
+    "schedule": "poly",
+    "ema": 0.0,
+    "dice": 0.0,
+    "hard_pixels": 1.0,
+    "clip": 0.0,
+    "precision": "auto",
+    "sync_batchnorm": False,
+    "compile": False,
+}
 
 
 @dataclass(frozen=True)
@@ -46,20 +62,30 @@ class FitConfig:
         accumulation: forward passes that one optimizer step is made of.
         workers: loading processes of each rank.
         seed: of order, augmentation, dropout and new layers.
-        lr: peak learning rate of the head (AdamW); None: 3e-3 from scratch, else 1e-3.
+        optimizer: one of `hotrain.optimizer.OPTIMIZERS`.
+        lr: peak learning rate of the head; None: by optimizer and start, as `OPTIMIZERS` says.
         body_factor: learning rate of the backbone relative to it; None: 1 from scratch, 0.1 from weights, 0.5 from
             another run.
-        weight_decay: of weights, decoupled.
+        weight_decay: of weights; None: that of `OPTIMIZERS`.
+        schedule: how the learning rate falls, one of `hotrain.optimizer.SCHEDULES`.
         warmup: share of the steps over which the learning rate rises.
+        clip: gradients are scaled down to this norm, taken over all parameters; 0: never.
+        ema: decay of the average of the weights that is scored and given to users (`averaging`); 0: no average.
         source_weights: source name -> its share of the samples, relative to the others'; a source that is not named
             has the square root of its size.
         jitter: strength of random zoom and colour changes; 0: crops and mirroring alone.
         balance: how far rare classes weigh more in the loss, see `loss.set_weights`.
         prior: weight of the loss's prior toward background, see `loss.set_loss`.
+        dice: weight of soft Dice, see `dice.dice_loss`; 0: none.
+        hard_pixels: share of an image's decided pixels that the loss is taken of, the hardest ones; 1: all.
         samples_per_epoch: None: as many as there are training samples.
         val_limit: at most so many validation samples are scored after an epoch, always the same.
         extent: at which the best checkpoint is chosen.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: of the forward pass in training, one of `PRECISIONS`; `auto`: bf16 on CUDA, fp32 on the CPU. The loss
+            and the weights are float32 always.
+        compile: whether torch.compile translates the model for training.
+        sync_batchnorm: whether BatchNorm sees the images of all processes; CUDA only.
         order: `shuffle`: all samples of a source are mixed; `blocks`: those of a few shards at a time.
         checkpoint_every: minutes between checkpoints within an epoch; 0: after every step.
         on_corrupt: `error`: a sample that cannot be read ends the run; `skip`: it is left out and named.
@@ -83,18 +109,27 @@ class FitConfig:
     accumulation: int = 1
     workers: int = 2
     seed: int = 0
+    optimizer: str = "adamw"
     lr: float | None = None
     body_factor: float | None = None
-    weight_decay: float = 0.01
+    weight_decay: float | None = None
+    schedule: str = "poly"
     warmup: float = 0.05
+    clip: float = 0.0
+    ema: float = 0.0
     source_weights: Mapping[str, float] = field(default_factory=dict)
     jitter: float = 1.0
     balance: float = 0.25
     prior: float = 0.1
+    dice: float = 0.0
+    hard_pixels: float = 1.0
     samples_per_epoch: int | None = None
     val_limit: int = 1000
     extent: str = "wrist"
     device: str = "auto"
+    precision: str = "auto"
+    compile: bool = False
+    sync_batchnorm: bool = False
     order: str = "shuffle"
     checkpoint_every: float = 10.0
     on_corrupt: str = "error"
@@ -115,6 +150,14 @@ class FitConfig:
             "samples_per_epoch": (self.samples_per_epoch is None or self.samples_per_epoch >= 1, "1 or more"),
             "seed": (0 <= self.seed < 2**63, "0 to 2**63 - 1"),
             "workers": (self.workers >= 0, "0 or more"),
+            "optimizer": (self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
+            "schedule": (self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
+            "weight_decay": (self.weight_decay is None or self.weight_decay >= 0, "0 or more"),
+            "clip": (self.clip >= 0, "0 or more"),
+            "ema": (0 <= self.ema < 1, "0 or more and less than 1"),
+            "dice": (self.dice >= 0, "0 or more"),
+            "hard_pixels": (0 < self.hard_pixels <= 1, "more than 0 and at most 1"),
+            "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
             "order": (self.order in ORDERS, f"one of {', '.join(ORDERS)}"),
             "checkpoint_every": (self.checkpoint_every >= 0, "0 or more minutes"),
             "on_corrupt": (self.on_corrupt in ON_CORRUPT, f"one of {', '.join(ON_CORRUPT)}"),
@@ -137,7 +180,7 @@ class FitConfig:
                 f"the stored options do not fit this version (unknown: {unknown}, found: {sorted(data)}); "
                 "use the program that started the run"
             )
-        return cls(**{**data, "shards": tuple(data["shards"]), "exclude": tuple(data.get("exclude", ()))})
+        return cls(**{**UNRECORDED, **data, "shards": tuple(data["shards"]), "exclude": tuple(data.get("exclude", ()))})
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -156,27 +199,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
             raise TrainingError(f"{path}: {name!r} is no option of a run; there are {', '.join(known)}")
         expected = str(known[name])
         kinds = next(kinds for text, kinds in _TOML_KINDS.items() if expected.startswith(text))
-        if not isinstance(value, kinds) or isinstance(value, bool):
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise TrainingError(f"{path}: {name} is {value!r}, expected {expected}")
     if isinstance(recipe.get("shards"), str):
         recipe["shards"] = [recipe["shards"]]
     if isinstance(recipe.get("exclude"), str):  # a file, as on the command line; a list holds the keys themselves
         recipe["exclude"] = read_keys(Path(recipe["exclude"]))
     return recipe | {name: tuple(recipe[name]) for name in ("shards", "exclude") if name in recipe}
-
-
-def learning_rate(step: int, steps: int, warmup: float) -> float:
-    """Factor of the peak learning rate at a step: a linear rise, then (1 - progress) ** 0.9.
-
-    Args:
-        step: 0 <= step < steps.
-        steps: of the whole run.
-        warmup: share of the steps that the rise takes.
-
-    Returns:
-        in (0, 1].
-    """
-    rise = max(round(warmup * steps), 1)
-    if step < rise:
-        return (step + 1) / rise
-    return float((1 - (step - rise) / max(steps - rise, 1)) ** _POLY_POWER)

@@ -19,9 +19,11 @@ import torchvision
 
 from hodata.labels import TASKS, Task
 from hotrain import checkpoint
+from hotrain.acceleration import place
+from hotrain.averaging import average_of
 from hotrain.calibrate import calibrate
 from hotrain.calibration import Calibration, write_calibration
-from hotrain.config import FitConfig, learning_rate
+from hotrain.config import UNRECORDED, FitConfig
 from hotrain.crop import CropRule
 from hotrain.damage import Tally
 from hotrain.data import CropData
@@ -33,7 +35,7 @@ from hotrain.hand_boxes import HandBoxes
 from hotrain.input_rule import InputRule
 from hotrain.loader import Loader
 from hotrain.metrics import Report
-from hotrain.model import parameter_groups
+from hotrain.optimizer import OPTIMIZERS, create_optimizer, learning_rate, parameter_groups
 from hotrain.order import ORDER_VERSION, Order
 from hotrain.pictures import save_picture
 from hotrain.predict import NetworkPredictor, load_predictor
@@ -108,19 +110,28 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
         workers=config.workers,
         keep=config.accumulation,
     )
-    model = start.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    groups = parameter_groups(model, start.lr, start.body_factor, config.weight_decay)
+    model = place(start.model, device, config.sync_batchnorm)
+    average = average_of(model, config.ema, number, before.weights() if before else None) if config.ema else None
+    scored_model = average.module if average else model
+    decay = OPTIMIZERS[config.optimizer].weight_decay if config.weight_decay is None else config.weight_decay
+    groups = parameter_groups(model, start.lr, start.body_factor, decay)
     peaks = [float(group["lr"]) for group in groups]
-    optimizer = torch.optim.AdamW(groups, fused=True)
+    optimizer = create_optimizer(config.optimizer, groups)
     if before:
         optimizer.load_state_dict(before.optimizer())
     step = Step(start, optimizer, task, selection, config, device)
-    predictor = NetworkPredictor(model, rule, start.mean, start.std, device)
+    predictor = NetworkPredictor(scored_model, rule, start.mean, start.std, device)
 
     def save(position: int) -> None:
         if is_main():
-            state = {"weights": model.state_dict(), "optimizer": optimizer.state_dict()}
-            checkpoint.save(run, position=position, facts={**facts, "damaged": tally.found}, **state)
+            checkpoint.save(
+                run,
+                position=position,
+                weights=scored_model.state_dict(),
+                raw=model.state_dict() if average else None,
+                optimizer=optimizer.state_dict(),
+                facts={**facts, "damaged": tally.found},
+            )
             checkpoint.remove_old(run)
 
     losses: list[float] = []
@@ -137,7 +148,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
             position = number * config.batch_size
             ends_epoch = number > 0 and (number % steps_per_epoch == 0 or number == steps)
             if ends_epoch and position != scored:
-                share_buffers(model)
+                share_buffers(scored_model)
                 result = _validate(selection, task, predictor, config.extent, micro, tally if skip else None)
                 if is_main():
                     _keep_best(run, position, result)
@@ -145,13 +156,15 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
             if number == steps:
                 break
 
-            factor = learning_rate(number, steps, config.warmup)
+            factor = learning_rate(number, steps, config.warmup, config.schedule)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
             parts = [next(batches) for _ in range(config.accumulation)]
             damaged = batches.take_damaged()
             due = is_main() and time.monotonic() - saved_at >= 60 * config.checkpoint_every
             loss, agreed = step.take(parts, position, Flags(stop.asked, due, bool(damaged)))
+            if average:
+                average.update_parameters(model)
             if agreed.damaged:
                 for item in tally.add(damaged):
                     bar.say(f"left out: {item.what}")
@@ -188,7 +201,8 @@ def _checkpoint_to_resume(run: Path, resume: bool) -> checkpoint.Checkpoint | No
     return None
 
 
-# Facts that must be the same when a run goes on: they decide which samples come next and how they enter.
+# Facts that must be the same when a run goes on: they decide which samples come next, how they enter, what is learnt
+# from them and how weights follow.
 _MUST_AGREE = (
     "task",
     "classes",
@@ -201,6 +215,11 @@ _MUST_AGREE = (
     "source_weights",
     "input_rule",
     "crop_rule",
+    "optimizer",
+    "schedule",
+    "ema",
+    "dice",
+    "hard_pixels",
 )
 
 
@@ -226,6 +245,7 @@ def _facts(
         "seed": config.seed,
         "batch_size": config.batch_size,
         "source_weights": dict(config.source_weights),
+        **{name: getattr(config, name) for name in UNRECORDED},
         "config": config.to_json(),
         "versions": {
             "python": platform.python_version(),
