@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from hodata.labels import TASKS, Task
+from hotrain.config import UNRECORDED
 from hotrain.errors import CheckpointError
 
 CHECKPOINT_VERSION = 1
@@ -180,7 +181,7 @@ def _open(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path}: checkpoint_version is {facts['checkpoint_version']}, this program reads {CHECKPOINT_VERSION}"
         )
-    return Checkpoint(path, facts)
+    return Checkpoint(path, {**UNRECORDED, **facts})
 
 
 def _checkpoints(run: Path) -> list[Path]:

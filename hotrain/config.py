@@ -18,10 +18,18 @@ _TOML_KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "float": (int, float),
     "int": (int,),
+    "bool": (bool,),
     "Mapping": (dict,),
 }
 ON_CORRUPT = ("error", "skip")
 _POLY_POWER = 0.9  # as in DeepLab (arXiv:1706.05587, section 4.1)
+
+# Options that say to how many of the crops something is done.
+SHARES = ("blur", "noise", "jpeg", "background", "paste")
+
+# What runs did that were begun before these options were recorded. They hold when such a run goes on, whatever the
+# defaults are by then.
+UNRECORDED: Mapping[str, Any] = {**dict.fromkeys(SHARES, 0.0)}
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,9 @@ class FitConfig:
         warmup: share of the steps over which the learning rate rises.
         source_weights: source name -> its share of the samples, relative to the others' sizes.
         jitter: strength of random zoom and colour changes; 0: crops and mirroring alone.
+        flip: mirror half of the crops.
+        blur, noise, jpeg: shares of the samples, see `degrade.DegradeRule`.
+        background, paste: the same, see `composite.CompositeRule`.
         balance: how far rare classes weigh more in the loss, see `loss.set_weights`.
         prior: weight of the loss's prior toward background, see `loss.set_loss`.
         samples_per_epoch: None: as many as there are training samples.
@@ -82,6 +93,12 @@ class FitConfig:
     warmup: float = 0.05
     source_weights: Mapping[str, float] = field(default_factory=dict)
     jitter: float = 1.0
+    flip: bool = True
+    blur: float = 0.0
+    noise: float = 0.0
+    jpeg: float = 0.0
+    background: float = 0.0
+    paste: float = 0.0
     balance: float = 0.25
     prior: float = 0.1
     samples_per_epoch: int | None = None
@@ -105,6 +122,8 @@ class FitConfig:
             "samples_per_epoch": (self.samples_per_epoch is None or self.samples_per_epoch >= 1, "1 or more"),
             "seed": (0 <= self.seed < 2**63, "0 to 2**63 - 1"),
             "workers": (self.workers >= 0, "0 or more"),
+            **{name: (0 <= getattr(self, name) <= 1, "0 to 1") for name in SHARES},
+            "paste": (self.paste + self.background <= 1, "at most 1 together with background: no sample is both"),
             "order": (self.order in ORDERS, f"one of {', '.join(ORDERS)}"),
             "checkpoint_every": (self.checkpoint_every >= 0, "0 or more minutes"),
             "on_corrupt": (self.on_corrupt in ON_CORRUPT, f"one of {', '.join(ON_CORRUPT)}"),
@@ -127,7 +146,7 @@ class FitConfig:
                 f"the stored options do not fit this version (unknown: {unknown}, found: {sorted(data)}); "
                 "use the program that started the run"
             )
-        return cls(**{**data, "shards": tuple(data["shards"]), "exclude": tuple(data.get("exclude", ()))})
+        return cls(**{**UNRECORDED, **data, "shards": tuple(data["shards"]), "exclude": tuple(data.get("exclude", ()))})
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -146,7 +165,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
             raise TrainingError(f"{path}: {name!r} is no option of a run; there are {', '.join(known)}")
         expected = str(known[name])
         kinds = next(kinds for text, kinds in _TOML_KINDS.items() if expected.startswith(text))
-        if not isinstance(value, kinds) or isinstance(value, bool):
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise TrainingError(f"{path}: {name} is {value!r}, expected {expected}")
     if isinstance(recipe.get("shards"), str):
         recipe["shards"] = [recipe["shards"]]

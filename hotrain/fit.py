@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import time
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,17 @@ from hodata.labels import TASKS, Task
 from hotrain import checkpoint
 from hotrain.calibrate import calibrate
 from hotrain.calibration import Calibration, write_calibration
-from hotrain.config import FitConfig, learning_rate
-from hotrain.crop import CropRule
+from hotrain.config import SHARES, UNRECORDED, FitConfig, learning_rate
 from hotrain.damage import Tally
 from hotrain.data import CropData
 from hotrain.distributed import barrier, is_main, join_group, leave_group, rank, share_buffers, world_size
 from hotrain.errors import CheckpointError, Interrupted
 from hotrain.evaluate import evaluate
 from hotrain.guards import micro_batch
-from hotrain.input_rule import InputRule
 from hotrain.loader import Loader
 from hotrain.metrics import Report
 from hotrain.model import parameter_groups
-from hotrain.order import ORDER_VERSION, Order
+from hotrain.order import ORDER_VERSION
 from hotrain.pictures import save_picture
 from hotrain.predict import NetworkPredictor, load_predictor
 from hotrain.progress import FileLog, Progress, RunLog, progress, read_log
@@ -42,6 +40,7 @@ from hotrain.sheets import example_sheet, spread_rows, training_curves
 from hotrain.start import Start, begin
 from hotrain.step import Flags, Step
 from hotrain.stop import StopSignals
+from hotrain.training_data import training_data
 
 _LOG_STEPS = 20
 _PREVIEWS = 8
@@ -73,14 +72,12 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
     micro = micro_batch(config.batch_size, world_size(), config.accumulation)
 
     selection = select(config, task)
-    sizes = {name: len(rows) for name, rows in selection.rows.items()}
-    order = Order(sizes, config.seed, config.source_weights, _shard_sizes(selection, config.order))
-    rule, crop = InputRule(config.crop), CropRule.of_strength(config.crop, config.jitter)
+    data = training_data(config, selection)
     steps_per_epoch = max(round((config.samples_per_epoch or len(selection.train_rows)) / config.batch_size), 1)
     steps = max(round(config.epochs * steps_per_epoch), 1)
 
     start = begin(config, task, before)
-    facts = _facts(config, task, selection, start, rule, crop)
+    facts = _facts(config, task, selection, start, data)
     number = 0
     if before:
         before.require(**{name: facts[name] for name in _MUST_AGREE})
@@ -94,7 +91,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
     skip = config.on_corrupt == "skip"
     tally = Tally(config.max_corrupt, before.facts.get("damaged") if before else None)
     loader = Loader(
-        CropData(selection.index, selection.rows, order, rule, crop, skip_damaged=skip),
+        data,
         start=number * config.batch_size,
         stop=steps * config.batch_size,
         batch=config.batch_size,
@@ -111,7 +108,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
     if before:
         optimizer.load_state_dict(before.optimizer())
     step = Step(start, optimizer, task, selection, config, device)
-    predictor = NetworkPredictor(model, rule, start.mean, start.std, device)
+    predictor = NetworkPredictor(model, data.rule, start.mean, start.std, device)
 
     def save(position: int) -> None:
         if is_main():
@@ -197,20 +194,19 @@ _MUST_AGREE = (
     "source_weights",
     "input_rule",
     "crop_rule",
+    *SHARES,
 )
 
 
-def _facts(
-    config: FitConfig, task: Task, selection: Selection, start: Start, rule: InputRule, crop: CropRule
-) -> dict[str, Any]:
+def _facts(config: FitConfig, task: Task, selection: Selection, start: Start, data: CropData) -> dict[str, Any]:
     """What run.json records besides version and position."""
     return {
         "task": task.name,
         "classes": list(task.classes),
         "model": config.model,
         "extent": config.extent,
-        "input_rule": rule.to_json(),
-        "crop_rule": {"size": crop.size, "scale": list(crop.scale), "flip": crop.flip},
+        "input_rule": data.rule.to_json(),
+        "crop_rule": {**asdict(data.crop), "scale": list(data.crop.scale)},
         "mean": list(start.mean),
         "std": list(start.std),
         "lr": start.lr,
@@ -222,6 +218,7 @@ def _facts(
         "seed": config.seed,
         "batch_size": config.batch_size,
         "source_weights": dict(config.source_weights),
+        **{name: getattr(config, name) for name in UNRECORDED},
         "config": config.to_json(),
         "versions": {
             "python": platform.python_version(),
@@ -230,14 +227,6 @@ def _facts(
             "numpy": np.__version__,
         },
     }
-
-
-def _shard_sizes(selection: Selection, order: str) -> dict[str, list[int]] | None:
-    """Source -> samples in each of its shards, which block order goes by."""
-    if order != "blocks":
-        return None
-    numbers = selection.index.shard_number
-    return {name: np.unique(numbers[rows], return_counts=True)[1].tolist() for name, rows in selection.rows.items()}
 
 
 def _last_scored(run: Path) -> int:
