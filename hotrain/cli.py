@@ -55,6 +55,13 @@ for _command in (evaluate, compare, calibrate, annotate, export, review):
     cli.add_command(_command)
 
 
+def share_option(name: str, what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option that says to how many of the crops something is done."""
+    return click.option(
+        name, type=click.FloatRange(0, 1), default=0, show_default=True, metavar="SHARE", help=f"Of the crops. {what}"
+    )
+
+
 @cli.command()
 @click.option(
     "--shards", "shards", multiple=True, metavar="SHARD|DIR|GLOB", help="May be repeated; quote a glob. Required."
@@ -91,6 +98,12 @@ for _command in (evaluate, compare, calibrate, annotate, export, review):
     help="Of averaged weights; 0: none.",
 )
 @click.option("--jitter", type=click.FloatRange(0), default=1.0, show_default=True, help="Of zoom and colours.")
+@click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror half of the crops.")
+@share_option("--blur", "Out of focus or moving.")
+@share_option("--noise", "With the noise of a sensor.")
+@share_option("--jpeg", "Compressed once more.")
+@share_option("--background", "Another crop behind hand and object.")
+@share_option("--paste", "Hand and object of another crop put on top.")
 @click.option("--balance", type=click.FloatRange(0, 1), default=0.25, show_default=True, help="Of rare classes.")
 @click.option("--prior", type=click.FloatRange(0), default=0.1, show_default=True, help="Toward background.")
 @click.option("--dice", type=click.FloatRange(0), default=0, show_default=True, help="Weight of soft Dice; 0: none.")
@@ -129,6 +142,13 @@ for _command in (evaluate, compare, calibrate, annotate, export, review):
 @click.option("--compile/--no-compile", default=False, help="Translate the model by torch.compile.")
 @click.option("--sync-batchnorm/--no-sync-batchnorm", default=False, help="BatchNorm over all GPUs.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N")
+@click.option(
+    "--preview-augment",
+    "preview",
+    type=click.Path(path_type=Path),
+    metavar="PNG",
+    help="Draw what the run would see of some samples, and end.",
+)
 @click.pass_context
 def fit(context: click.Context, **options: Any) -> None:
     """Train on the split train, score on the split val after each epoch, keep the best and the last.
@@ -140,7 +160,7 @@ def fit(context: click.Context, **options: Any) -> None:
     from hotrain.checkpoint import find
     from hotrain.config import FitConfig, read_recipe
 
-    resume, recipe = options.pop("resume"), options.pop("recipe")
+    resume, recipe, preview = options.pop("resume"), options.pop("recipe"), options.pop("preview")
     given = {
         name: value
         for name, value in options.items()
@@ -170,6 +190,13 @@ def fit(context: click.Context, **options: Any) -> None:
         if options["init"] is not None and "model" not in given:
             options["model"] = find(Path(options["init"])).facts["model"]
         config = FitConfig(**options)
+    if preview is not None:
+        from hotrain.augment_sheet import augment_sheet
+        from hotrain.pictures import save_picture
+
+        save_picture(augment_sheet(config), preview)
+        click.echo(preview)
+        return
 
     from hotrain.distributed import is_main, launch, processes_wanted
     from hotrain.fit import fit as run_fit

@@ -25,6 +25,9 @@ _TOML_KINDS: dict[str, tuple[type, ...]] = {
 ON_CORRUPT = ("error", "skip")
 PRECISIONS = ("auto", "bf16", "fp32")
 
+# Options that say to how many of the crops something is done.
+SHARES = ("blur", "noise", "jpeg", "background", "paste")
+
 # What runs did that were begun before these options were recorded. They hold when such a run goes on, whatever the
 # defaults are by then.
 UNRECORDED: Mapping[str, Any] = {
@@ -37,6 +40,7 @@ UNRECORDED: Mapping[str, Any] = {
     "precision": "auto",
     "sync_batchnorm": False,
     "compile": False,
+    **dict.fromkeys(SHARES, 0.0),
 }
 
 
@@ -74,6 +78,9 @@ class FitConfig:
         source_weights: source name -> its share of the samples, relative to the others'; a source that is not named
             has the square root of its size.
         jitter: strength of random zoom and colour changes; 0: crops and mirroring alone.
+        flip: mirror half of the crops.
+        blur, noise, jpeg: shares of the samples, see `degrade.DegradeRule`.
+        background, paste: the same, see `composite.CompositeRule`.
         balance: how far rare classes weigh more in the loss, see `loss.set_weights`.
         prior: weight of the loss's prior toward background, see `loss.set_loss`.
         dice: weight of soft Dice, see `dice.dice_loss`; 0: none.
@@ -119,6 +126,12 @@ class FitConfig:
     ema: float = 0.0
     source_weights: Mapping[str, float] = field(default_factory=dict)
     jitter: float = 1.0
+    flip: bool = True
+    blur: float = 0.0
+    noise: float = 0.0
+    jpeg: float = 0.0
+    background: float = 0.0
+    paste: float = 0.0
     balance: float = 0.25
     prior: float = 0.1
     dice: float = 0.0
@@ -158,6 +171,8 @@ class FitConfig:
             "dice": (self.dice >= 0, "0 or more"),
             "hard_pixels": (0 < self.hard_pixels <= 1, "more than 0 and at most 1"),
             "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
+            **{name: (0 <= getattr(self, name) <= 1, "0 to 1") for name in SHARES},
+            "paste": (self.paste + self.background <= 1, "at most 1 together with background: no sample is both"),
             "order": (self.order in ORDERS, f"one of {', '.join(ORDERS)}"),
             "checkpoint_every": (self.checkpoint_every >= 0, "0 or more minutes"),
             "on_corrupt": (self.on_corrupt in ON_CORRUPT, f"one of {', '.join(ON_CORRUPT)}"),

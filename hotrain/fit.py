@@ -23,20 +23,17 @@ from hotrain.acceleration import place
 from hotrain.averaging import average_of
 from hotrain.calibrate import calibrate
 from hotrain.calibration import Calibration, write_calibration
-from hotrain.config import UNRECORDED, FitConfig
-from hotrain.crop import CropRule
+from hotrain.config import SHARES, UNRECORDED, FitConfig
 from hotrain.damage import Tally
 from hotrain.data import CropData
 from hotrain.distributed import barrier, is_main, join_group, leave_group, rank, share_buffers, world_size
 from hotrain.errors import CheckpointError, Interrupted
 from hotrain.evaluate import evaluate
 from hotrain.guards import micro_batch
-from hotrain.hand_boxes import HandBoxes
-from hotrain.input_rule import InputRule
 from hotrain.loader import Loader
 from hotrain.metrics import Report
 from hotrain.optimizer import OPTIMIZERS, create_optimizer, learning_rate, parameter_groups
-from hotrain.order import ORDER_VERSION, Order
+from hotrain.order import ORDER_VERSION
 from hotrain.pictures import save_picture
 from hotrain.predict import NetworkPredictor, load_predictor
 from hotrain.progress import FileLog, Progress, RunLog, progress, read_log
@@ -45,6 +42,7 @@ from hotrain.sheets import example_sheet, spread_rows, training_curves
 from hotrain.start import Start, begin
 from hotrain.step import Flags, Step
 from hotrain.stop import StopSignals
+from hotrain.training_data import training_data
 
 _LOG_STEPS = 20
 _PREVIEWS = 8
@@ -76,17 +74,12 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
     micro = micro_batch(config.batch_size, world_size(), config.accumulation)
 
     selection = select(config, task)
-    sizes = {name: len(rows) for name, rows in selection.rows.items()}
-    weights = {name: size**0.5 for name, size in sizes.items()} | dict(config.source_weights)
-    order = Order(sizes, config.seed, weights, _shard_sizes(selection, config.order))
-    rule = InputRule(config.size or config.crop)
-    typical = HandBoxes(selection.index).typical_size(selection.index, selection.rows.values(), rule)
-    crop = CropRule.of_strength(config.crop, config.jitter, aim=config.aim, even=config.even, hand_size=typical)
+    data = training_data(config, selection)
     steps_per_epoch = max(round((config.samples_per_epoch or len(selection.train_rows)) / config.batch_size), 1)
     steps = max(round(config.epochs * steps_per_epoch), 1)
 
     start = begin(config, task, before)
-    facts = _facts(config, task, selection, start, rule, crop)
+    facts = _facts(config, task, selection, start, data)
     number = 0
     if before:
         before.require(**{name: facts[name] for name in _MUST_AGREE})
@@ -100,7 +93,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
     skip = config.on_corrupt == "skip"
     tally = Tally(config.max_corrupt, before.facts.get("damaged") if before else None)
     loader = Loader(
-        CropData(selection.index, selection.rows, order, rule, crop, skip_damaged=skip),
+        data,
         start=number * config.batch_size,
         stop=steps * config.batch_size,
         batch=config.batch_size,
@@ -120,7 +113,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
     if before:
         optimizer.load_state_dict(before.optimizer())
     step = Step(start, optimizer, task, selection, config, device)
-    predictor = NetworkPredictor(scored_model, rule, start.mean, start.std, device)
+    predictor = NetworkPredictor(scored_model, data.rule, start.mean, start.std, device)
 
     def save(position: int) -> None:
         if is_main():
@@ -220,20 +213,19 @@ _MUST_AGREE = (
     "ema",
     "dice",
     "hard_pixels",
+    *SHARES,
 )
 
 
-def _facts(
-    config: FitConfig, task: Task, selection: Selection, start: Start, rule: InputRule, crop: CropRule
-) -> dict[str, Any]:
+def _facts(config: FitConfig, task: Task, selection: Selection, start: Start, data: CropData) -> dict[str, Any]:
     """What run.json records besides version and position."""
     return {
         "task": task.name,
         "classes": list(task.classes),
         "model": config.model,
         "extent": config.extent,
-        "input_rule": rule.to_json(),
-        "crop_rule": crop.to_json(),
+        "input_rule": data.rule.to_json(),
+        "crop_rule": data.crop.to_json(),
         "mean": list(start.mean),
         "std": list(start.std),
         "lr": start.lr,
@@ -244,7 +236,7 @@ def _facts(
         "order": config.order,
         "seed": config.seed,
         "batch_size": config.batch_size,
-        "source_weights": dict(config.source_weights),
+        "source_weights": dict(zip(data.order.sources, data.order.counts.tolist(), strict=True)),
         **{name: getattr(config, name) for name in UNRECORDED},
         "config": config.to_json(),
         "versions": {
@@ -254,14 +246,6 @@ def _facts(
             "numpy": np.__version__,
         },
     }
-
-
-def _shard_sizes(selection: Selection, order: str) -> dict[str, list[int]] | None:
-    """Source -> samples in each of its shards, which block order goes by."""
-    if order != "blocks":
-        return None
-    numbers = selection.index.shard_number
-    return {name: np.unique(numbers[rows], return_counts=True)[1].tolist() for name, rows in selection.rows.items()}
 
 
 def _last_scored(run: Path) -> int:

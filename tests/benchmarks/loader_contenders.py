@@ -207,7 +207,7 @@ def limit(setting: Setting) -> float:
 
         def load(number: int) -> None:
             positions = start + number * setting.batch + np.arange(setting.batch)
-            _, rows = data._order.locate(positions)
+            _, rows = data.order.locate(positions)
             for place, (row, position) in enumerate(zip(rows.tolist(), positions.tolist(), strict=True)):
                 data.write_crop(row, position, images[place], labels[place])
 
