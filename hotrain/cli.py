@@ -24,8 +24,9 @@ from hotrain.cli_eval import (
     on_corrupt_option,
     where_option,
 )
-from hotrain.config import PRECISIONS
+from hotrain.config import OPEN_LABELS, PRECISIONS
 from hotrain.errors import EXIT_INTERRUPTED, EXIT_SKIPPED, Interrupted
+from hotrain.input_rule import KINDS as INPUT_RULES
 from hotrain.optimizer import OPTIMIZERS, SCHEDULES
 from hotrain.order import ORDERS
 
@@ -71,7 +72,14 @@ def share_option(name: str, what: str) -> Callable[[Callable[..., Any]], Callabl
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/<date-time>]")
 @click.option("--task", type=click.Choice(sorted(TASKS)), default="hand", show_default=True)
 @click.option("--init", type=click.Path(path_type=Path), help="Start from another run; only last layers are new.")
-@click.option("--config", "recipe", type=click.Path(path_type=Path), help="Options from a TOML file; those given win.")
+@click.option(
+    "--config",
+    "recipe",
+    type=click.Path(path_type=Path),
+    metavar="FILE|NAME",
+    help="Options from a TOML file, or a recipe's name: reference, default, cpu, freihand, egohos, egohands, ho3d. "
+    "Options given here win.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; its own options hold unless given again.")
 @click.option("--model", type=click.Choice(MODELS), default=MODELS[0], help="[default: that of --init, else resnet50]")
 @click.option("--weights", default="coco", show_default=True, metavar="coco|none|FILE", help="What to start from.")
@@ -114,6 +122,20 @@ def share_option(name: str, what: str) -> Callable[[Callable[..., Any]], Callabl
     show_default=True,
     metavar="SHARE",
     help="Of each image, the hardest.",
+)
+@click.option(
+    "--input-rule",
+    type=click.Choice(INPUT_RULES),
+    default="short-side",
+    show_default=True,
+    help="Which side of an image becomes --size pixels long; squash: both.",
+)
+@click.option(
+    "--open-labels",
+    type=click.Choice(OPEN_LABELS),
+    default="sets",
+    show_default=True,
+    help="What a pixel teaches that may be several classes: one of them, nothing, or what was drawn.",
 )
 @click.option("--source-weight", multiple=True, metavar="NAME=W", help="Share of a source's samples; may be repeated.")
 @click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Loading processes per GPU.")

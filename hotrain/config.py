@@ -11,6 +11,7 @@ from typing import Any
 from hodata.labels import EXTENTS, TASKS
 from hodata.shards.select import read_keys
 from hotrain.errors import CheckpointError, TrainingError
+from hotrain.input_rule import KINDS as INPUT_RULES
 from hotrain.optimizer import OPTIMIZERS, SCHEDULES
 from hotrain.order import ORDERS
 
@@ -22,7 +23,9 @@ _TOML_KINDS: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "Mapping": (dict,),
 }
+OPEN_LABELS = ("sets", "ignore", "as-drawn")
 ON_CORRUPT = ("error", "skip")
+_RECIPES = Path(__file__).with_name("recipes")
 PRECISIONS = ("auto", "bf16", "fp32")
 
 # Options that say to how many of the crops something is done.
@@ -40,6 +43,7 @@ UNRECORDED: Mapping[str, Any] = {
     "precision": "auto",
     "sync_batchnorm": False,
     "compile": False,
+    "open_labels": "sets",
     **dict.fromkeys(SHARES, 0.0),
 }
 
@@ -81,6 +85,9 @@ class FitConfig:
         flip: mirror half of the crops.
         blur, noise, jpeg: shares of the samples, see `degrade.DegradeRule`.
         background, paste: the same, see `composite.CompositeRule`.
+        input_rule: how an image enters the network, one of `hotrain.input_rule.KINDS`.
+        open_labels: what a pixel teaches whose mask leaves several classes open: `sets`: that it is one of them;
+            `ignore`: nothing; `as-drawn`: what its stored id says. See `hotrain.open_labels`.
         balance: how far rare classes weigh more in the loss, see `loss.set_weights`.
         prior: weight of the loss's prior toward background, see `loss.set_loss`.
         dice: weight of soft Dice, see `dice.dice_loss`; 0: none.
@@ -132,6 +139,8 @@ class FitConfig:
     jpeg: float = 0.0
     background: float = 0.0
     paste: float = 0.0
+    input_rule: str = "short-side"
+    open_labels: str = "sets"
     balance: float = 0.25
     prior: float = 0.1
     dice: float = 0.0
@@ -161,6 +170,8 @@ class FitConfig:
             "batch_size": (self.batch_size >= 1, "1 or more"),
             "accumulation": (self.accumulation >= 1, "1 or more"),
             "samples_per_epoch": (self.samples_per_epoch is None or self.samples_per_epoch >= 1, "1 or more"),
+            "input_rule": (self.input_rule in INPUT_RULES, f"one of {', '.join(INPUT_RULES)}"),
+            "open_labels": (self.open_labels in OPEN_LABELS, f"one of {', '.join(OPEN_LABELS)}"),
             "seed": (0 <= self.seed < 2**63, "0 to 2**63 - 1"),
             "workers": (self.workers >= 0, "0 or more"),
             "optimizer": (self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
@@ -198,12 +209,24 @@ class FitConfig:
         return cls(**{**UNRECORDED, **data, "shards": tuple(data["shards"]), "exclude": tuple(data.get("exclude", ()))})
 
 
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(path.stem for path in _RECIPES.glob("*.toml"))
+
+
 def read_recipe(path: Path) -> dict[str, Any]:
     """Options of a run from a TOML file: the names of `FitConfig`'s fields, dashes allowed for underscores.
+
+    Args:
+        path: a file, or the name of a recipe that comes with the package: `cpu`.
 
     Raises:
         TrainingError: it cannot be read, or names no option of a run.
     """
+    if str(path) in recipe_names() and not path.is_file():
+        path = _RECIPES / f"{path}.toml"
+    elif not path.suffix and not path.exists():
+        raise TrainingError(f"{path}: no such file, and no recipe has that name; there are {', '.join(recipe_names())}")
     try:
         recipe = {name.replace("-", "_"): value for name, value in tomllib.loads(path.read_text("utf-8")).items()}
     except (OSError, ValueError) as error:

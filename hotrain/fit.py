@@ -23,6 +23,7 @@ from hotrain.acceleration import place
 from hotrain.averaging import average_of
 from hotrain.calibrate import calibrate
 from hotrain.calibration import Calibration, write_calibration
+from hotrain.card_facts import dataset_words, write_card
 from hotrain.config import SHARES, UNRECORDED, FitConfig
 from hotrain.damage import Tally
 from hotrain.data import CropData
@@ -144,7 +145,8 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
                 share_buffers(scored_model)
                 result = _validate(selection, task, predictor, config.extent, micro, tally if skip else None)
                 if is_main():
-                    _keep_best(run, position, result)
+                    if _keep_best(run, position, result):
+                        write_card(checkpoint.find(run), selection)
                     _show(run, position, selection, predictor, task, result, log, bar, skip)
             if number == steps:
                 break
@@ -183,6 +185,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
         if is_main() and len(selection.val_rows):
             found = _calibrate_best(run, selection, task, config.extent, device, tally)
             bar.say(f"calibrated on validation: temperature {found.temperature:.2f}, ECE {found.after.ece:.3f}")
+            write_card(checkpoint.find(run), selection)
     barrier()
 
 
@@ -213,6 +216,7 @@ _MUST_AGREE = (
     "ema",
     "dice",
     "hard_pixels",
+    "open_labels",
     *SHARES,
 )
 
@@ -232,6 +236,7 @@ def _facts(config: FitConfig, task: Task, selection: Selection, start: Start, da
         "body_factor": start.body_factor,
         "data_hash": selection.data_hash,
         "sources": {name: len(rows) for name, rows in selection.rows.items()},
+        "datasets": {**start.datasets, **dataset_words(selection.index, selection.rows)},
         "order_version": ORDER_VERSION,
         "order": config.order,
         "seed": config.seed,
@@ -274,13 +279,18 @@ def _calibrate_best(
     return found
 
 
-def _keep_best(run: Path, position: int, result: Report | None) -> None:
-    """Mark the checkpoint at this position if it is the best one so far; drop the ones in between."""
+def _keep_best(run: Path, position: int, result: Report | None) -> bool:
+    """Mark the checkpoint at this position if it is the best one so far; drop the ones in between.
+
+    Returns:
+        whether it is what `checkpoint.find` opens now.
+    """
     if result is not None and result.pooled.jaccard is not None:
         best = checkpoint.best_score(run)
         if best is None or result.pooled.jaccard > best["jaccard"]:
             checkpoint.mark_best(run, checkpoint.folder(run, position), result.to_json())
     checkpoint.remove_old(run)
+    return checkpoint.find(run).position == position
 
 
 def _show(

@@ -22,7 +22,7 @@ def training_data(config: FitConfig, selection: Selection) -> CropData:
     # learnt by heart.
     weights = {name: size**0.5 for name, size in sizes.items()} | dict(config.source_weights)
     order = Order(sizes, config.seed, weights, _shard_sizes(selection, config.order))
-    rule = InputRule(config.size or config.crop)
+    rule = InputRule(config.size or config.crop, config.input_rule)
     return CropData(
         selection.index,
         selection.rows,
