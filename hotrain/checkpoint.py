@@ -1,6 +1,7 @@
 """A run's folder and its checkpoints.
 
-    RUN/checkpoints/<position>/   weights.safetensors, optimizer.pt, run.json: renamed into place when complete
+    RUN/checkpoints/<position>/   weights.safetensors, optimizer.pt, run.json: renamed into place when complete;
+                                  raw.safetensors where weights.safetensors holds an average of weights
     RUN/best.json                 which of them scored best on the validation samples, and how
 
 Weights have torchvision's own names. Nothing in a checkpoint is ever run: optimizer state is read with
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from hodata.labels import TASKS, Task
+from hotrain.config import UNRECORDED
 from hotrain.errors import CheckpointError
 
 CHECKPOINT_VERSION = 1
@@ -50,14 +52,12 @@ class Checkpoint:
         return task
 
     def weights(self) -> dict[str, Tensor]:
-        """The state dict, on the CPU."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        """The state dict that is scored and used, on the CPU: of a run with `ema` the averaged one."""
+        return _tensors(self.path / "weights.safetensors")
 
-        try:
-            return load_file(self.path / "weights.safetensors")
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{self.path}/weights.safetensors: cannot be read ({error})") from error
+    def trained_weights(self) -> dict[str, Tensor]:
+        """The state dict that training goes on from, on the CPU: the one that the optimizer's state belongs to."""
+        return _tensors(self.path / "raw.safetensors") if self.facts.get("ema") else self.weights()
 
     def optimizer(self) -> dict[str, Any]:
         """The optimizer's state, on the CPU."""
@@ -79,16 +79,23 @@ class Checkpoint:
 
 
 def save(
-    run: Path, *, position: int, weights: Mapping[str, Tensor], optimizer: Mapping[str, Any], facts: Mapping[str, Any]
+    run: Path,
+    *,
+    position: int,
+    weights: Mapping[str, Tensor],
+    optimizer: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    raw: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write a checkpoint; an interrupted write leaves nothing that looks like one.
 
     Args:
         run: the run's folder.
         position: positions of the run that the weights have seen; names the folder.
-        weights: state dict.
+        weights: state dict, as it is to be used.
         optimizer: its state dict.
         facts: what run.json holds besides the version and the position.
+        raw: the state dict that training goes on from, where `weights` is an average.
 
     Returns:
         the checkpoint's folder.
@@ -100,10 +107,10 @@ def save(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in weights.items()},
-            partial / "weights.safetensors",
-        )
+        for name, state in (("weights", weights), ("raw", raw)):
+            if state is not None:
+                tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+                save_file(tensors, partial / f"{name}.safetensors")
         torch.save(optimizer, partial / "optimizer.pt")
         _write_json(partial / "run.json", {"checkpoint_version": CHECKPOINT_VERSION, "position": position, **facts})
         for file in partial.iterdir():
@@ -180,7 +187,17 @@ def _open(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path}: checkpoint_version is {facts['checkpoint_version']}, this program reads {CHECKPOINT_VERSION}"
         )
-    return Checkpoint(path, facts)
+    return Checkpoint(path, {**UNRECORDED, **facts})
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error
 
 
 def _checkpoints(run: Path) -> list[Path]:

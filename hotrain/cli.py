@@ -24,9 +24,10 @@ from hotrain.cli_eval import (
     on_corrupt_option,
     where_option,
 )
-from hotrain.config import OPEN_LABELS, SCHEDULES
+from hotrain.config import OPEN_LABELS, PRECISIONS
 from hotrain.errors import EXIT_INTERRUPTED, EXIT_SKIPPED, Interrupted
 from hotrain.input_rule import KINDS as INPUT_RULES
+from hotrain.optimizer import OPTIMIZERS, SCHEDULES
 from hotrain.order import ORDERS
 
 # Also in hotrain.model, which imports torch; a test keeps the two equal.
@@ -55,6 +56,13 @@ for _command in (evaluate, compare, calibrate, annotate, export, review):
     cli.add_command(_command)
 
 
+def share_option(name: str, what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option that says to how many of the crops something is done."""
+    return click.option(
+        name, type=click.FloatRange(0, 1), default=0, show_default=True, metavar="SHARE", help=f"Of the crops. {what}"
+    )
+
+
 @cli.command()
 @click.option(
     "--shards", "shards", multiple=True, metavar="SHARD|DIR|GLOB", help="May be repeated; quote a glob. Required."
@@ -78,22 +86,49 @@ for _command in (evaluate, compare, calibrate, annotate, export, review):
 @click.option("--epochs", type=click.FloatRange(0, min_open=True), default=30, show_default=True)
 @click.option("--samples-per-epoch", type=click.IntRange(1), help="[default: as many as there are]")
 @click.option("--crop", type=click.IntRange(32), default=480, show_default=True, help="Pixels, side of a crop.")
+@click.option("--size", type=click.IntRange(32), help="Short side of an image as the network sees it.  [default: crop]")
+@click.option("--aim", type=click.FloatRange(0, 1), default=0, show_default=True, help="Share of crops over a hand.")
+@click.option("--even", type=click.FloatRange(0, 1), default=0, show_default=True, help="Bring hands to one size.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Over all processes.")
 @click.option("--accumulation", type=click.IntRange(1), default=1, show_default=True, help="Passes per step.")
+@click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="adamw", show_default=True)
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="Peak, of the head.  [default: by the start]")
 @click.option("--body-factor", type=click.FloatRange(0), help="Backbone's --lr, relative.  [default: by the start]")
+@click.option("--weight-decay", type=click.FloatRange(0), help="Of weights.  [default: adamw 0.01, sgd 0.0001]")
+@click.option("--schedule", type=click.Choice(SCHEDULES), default="poly", show_default=True, help="Of the rate's fall.")
+@click.option("--clip", type=click.FloatRange(0), default=0, show_default=True, help="Norm of the gradient; 0: none.")
+@click.option(
+    "--ema",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0,
+    show_default=True,
+    metavar="DECAY",
+    help="Of averaged weights; 0: none.",
+)
 @click.option("--jitter", type=click.FloatRange(0), default=1.0, show_default=True, help="Of zoom and colours.")
+@click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror half of the crops.")
+@share_option("--blur", "Out of focus or moving.")
+@share_option("--noise", "With the noise of a sensor.")
+@share_option("--jpeg", "Compressed once more.")
+@share_option("--background", "Another crop behind hand and object.")
+@share_option("--paste", "Hand and object of another crop put on top.")
 @click.option("--balance", type=click.FloatRange(0, 1), default=0.25, show_default=True, help="Of rare classes.")
 @click.option("--prior", type=click.FloatRange(0), default=0.1, show_default=True, help="Toward background.")
-@click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror half of the crops.")
-@click.option("--weight-decay", type=click.FloatRange(0), default=0.01, show_default=True, help="Decoupled; 0: Adam.")
-@click.option("--schedule", type=click.Choice(SCHEDULES), default="poly", show_default=True, help="Of the --lr.")
+@click.option("--dice", type=click.FloatRange(0), default=0, show_default=True, help="Weight of soft Dice; 0: none.")
+@click.option(
+    "--hard-pixels",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1,
+    show_default=True,
+    metavar="SHARE",
+    help="Of each image, the hardest.",
+)
 @click.option(
     "--input-rule",
     type=click.Choice(INPUT_RULES),
     default="short-side",
     show_default=True,
-    help="Which side of an image becomes --crop pixels long; squash: both.",
+    help="Which side of an image becomes --size pixels long; squash: both.",
 )
 @click.option(
     "--open-labels",
@@ -123,7 +158,19 @@ for _command in (evaluate, compare, calibrate, annotate, export, review):
 @on_corrupt_option
 @max_corrupt_option
 @click.option("--extent", type=click.Choice(EXTENTS), default="wrist", show_default=True, help="Of validation.")
+@click.option(
+    "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True, help="auto: bf16 on CUDA."
+)
+@click.option("--compile/--no-compile", default=False, help="Translate the model by torch.compile.")
+@click.option("--sync-batchnorm/--no-sync-batchnorm", default=False, help="BatchNorm over all GPUs.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N")
+@click.option(
+    "--preview-augment",
+    "preview",
+    type=click.Path(path_type=Path),
+    metavar="PNG",
+    help="Draw what the run would see of some samples, and end.",
+)
 @click.pass_context
 def fit(context: click.Context, **options: Any) -> None:
     """Train on the split train, score on the split val after each epoch, keep the best and the last.
@@ -135,7 +182,7 @@ def fit(context: click.Context, **options: Any) -> None:
     from hotrain.checkpoint import find
     from hotrain.config import FitConfig, read_recipe
 
-    resume, recipe = options.pop("resume"), options.pop("recipe")
+    resume, recipe, preview = options.pop("resume"), options.pop("recipe"), options.pop("preview")
     given = {
         name: value
         for name, value in options.items()
@@ -165,6 +212,13 @@ def fit(context: click.Context, **options: Any) -> None:
         if options["init"] is not None and "model" not in given:
             options["model"] = find(Path(options["init"])).facts["model"]
         config = FitConfig(**options)
+    if preview is not None:
+        from hotrain.augment_sheet import augment_sheet
+        from hotrain.pictures import save_picture
+
+        save_picture(augment_sheet(config), preview)
+        click.echo(preview)
+        return
 
     from hotrain.distributed import is_main, launch, processes_wanted
     from hotrain.fit import fit as run_fit

@@ -1,4 +1,4 @@
-"""Everything that decides a training run, and the course of its learning rate."""
+"""Everything that decides a training run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hodata.labels import EXTENTS, TASKS
 from hodata.shards.select import read_keys
 from hotrain.errors import CheckpointError, TrainingError
 from hotrain.input_rule import KINDS as INPUT_RULES
+from hotrain.optimizer import OPTIMIZERS, SCHEDULES
 from hotrain.order import ORDERS
 
 _TOML_KINDS: dict[str, tuple[type, ...]] = {
@@ -19,14 +20,32 @@ _TOML_KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "float": (int, float),
     "int": (int,),
-    "Mapping": (dict,),
     "bool": (bool,),
+    "Mapping": (dict,),
 }
 OPEN_LABELS = ("sets", "ignore", "as-drawn")
-SCHEDULES = ("poly", "constant")
 ON_CORRUPT = ("error", "skip")
 _RECIPES = Path(__file__).with_name("recipes")
-_POLY_POWER = 0.9  # as in DeepLab (arXiv:1706.05587, section 4.1)
+PRECISIONS = ("auto", "bf16", "fp32")
+
+# Options that say to how many of the crops something is done.
+SHARES = ("blur", "noise", "jpeg", "background", "paste")
+
+# What runs did that were begun before these options were recorded. They hold when such a run goes on, whatever the
+# defaults are by then.
+UNRECORDED: Mapping[str, Any] = {
+    "optimizer": "adamw",
+    "schedule": "poly",
+    "ema": 0.0,
+    "dice": 0.0,
+    "hard_pixels": 1.0,
+    "clip": 0.0,
+    "precision": "auto",
+    "sync_batchnorm": False,
+    "compile": False,
+    "open_labels": "sets",
+    **dict.fromkeys(SHARES, 0.0),
+}
 
 
 @dataclass(frozen=True)
@@ -43,29 +62,44 @@ class FitConfig:
         weights: `coco`, `none` or a file.
         init: another run's folder, whose weights are the start; takes the place of `weights`.
         epochs: how often `samples_per_epoch` samples are drawn.
-        crop: side of a training crop and short side of an image as the network sees it, pixels.
+        crop: side of a training crop, pixels.
+        size: short side of an image as the network sees it, pixels; None: that of the crop.
+        aim: share of the crops that are laid over a hand, see `crop.CropRule`.
+        even: how far hands of all images are brought to one size, see `crop.CropRule`.
         batch_size: samples of one optimizer step, over all processes and accumulation steps.
         accumulation: forward passes that one optimizer step is made of.
         workers: loading processes of each rank.
         seed: of order, augmentation, dropout and new layers.
-        lr: peak learning rate of the head (AdamW); None: 3e-3 from scratch, else 1e-3.
+        optimizer: one of `hotrain.optimizer.OPTIMIZERS`.
+        lr: peak learning rate of the head; None: by optimizer and start, as `OPTIMIZERS` says.
         body_factor: learning rate of the backbone relative to it; None: 1 from scratch, 0.1 from weights, 0.5 from
             another run.
-        weight_decay: of weights, decoupled.
+        weight_decay: of weights; None: that of `OPTIMIZERS`.
+        schedule: how the learning rate falls, one of `hotrain.optimizer.SCHEDULES`.
         warmup: share of the steps over which the learning rate rises.
-        schedule: `poly`: the learning rate falls to almost 0 by the end; `constant`: it stays.
-        source_weights: source name -> its share of the samples, relative to the others' sizes.
+        clip: gradients are scaled down to this norm, taken over all parameters; 0: never.
+        ema: decay of the average of the weights that is scored and given to users (`averaging`); 0: no average.
+        source_weights: source name -> its share of the samples, relative to the others'; a source that is not named
+            has the square root of its size.
         jitter: strength of random zoom and colour changes; 0: crops and mirroring alone.
         flip: mirror half of the crops.
+        blur, noise, jpeg: shares of the samples, see `degrade.DegradeRule`.
+        background, paste: the same, see `composite.CompositeRule`.
         input_rule: how an image enters the network, one of `hotrain.input_rule.KINDS`.
         open_labels: what a pixel teaches whose mask leaves several classes open: `sets`: that it is one of them;
             `ignore`: nothing; `as-drawn`: what its stored id says. See `hotrain.open_labels`.
         balance: how far rare classes weigh more in the loss, see `loss.set_weights`.
         prior: weight of the loss's prior toward background, see `loss.set_loss`.
+        dice: weight of soft Dice, see `dice.dice_loss`; 0: none.
+        hard_pixels: share of an image's decided pixels that the loss is taken of, the hardest ones; 1: all.
         samples_per_epoch: None: as many as there are training samples.
         val_limit: at most so many validation samples are scored after an epoch, always the same.
         extent: at which the best checkpoint is chosen.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: of the forward pass in training, one of `PRECISIONS`; `auto`: bf16 on CUDA, fp32 on the CPU. The loss
+            and the weights are float32 always.
+        compile: whether torch.compile translates the model for training.
+        sync_batchnorm: whether BatchNorm sees the images of all processes; CUDA only.
         order: `shuffle`: all samples of a source are mixed; `blocks`: those of a few shards at a time.
         checkpoint_every: minutes between checkpoints within an epoch; 0: after every step.
         on_corrupt: `error`: a sample that cannot be read ends the run; `skip`: it is left out and named.
@@ -82,26 +116,42 @@ class FitConfig:
     init: str | None = None
     epochs: float = 30
     crop: int = 480
+    size: int | None = None
+    aim: float = 0.0
+    even: float = 0.0
     batch_size: int = 16
     accumulation: int = 1
     workers: int = 2
     seed: int = 0
+    optimizer: str = "adamw"
     lr: float | None = None
     body_factor: float | None = None
-    weight_decay: float = 0.01
-    warmup: float = 0.05
+    weight_decay: float | None = None
     schedule: str = "poly"
+    warmup: float = 0.05
+    clip: float = 0.0
+    ema: float = 0.0
     source_weights: Mapping[str, float] = field(default_factory=dict)
     jitter: float = 1.0
     flip: bool = True
+    blur: float = 0.0
+    noise: float = 0.0
+    jpeg: float = 0.0
+    background: float = 0.0
+    paste: float = 0.0
     input_rule: str = "short-side"
     open_labels: str = "sets"
     balance: float = 0.25
     prior: float = 0.1
+    dice: float = 0.0
+    hard_pixels: float = 1.0
     samples_per_epoch: int | None = None
     val_limit: int = 1000
     extent: str = "wrist"
     device: str = "auto"
+    precision: str = "auto"
+    compile: bool = False
+    sync_batchnorm: bool = False
     order: str = "shuffle"
     checkpoint_every: float = 10.0
     on_corrupt: str = "error"
@@ -114,14 +164,26 @@ class FitConfig:
             "extent": (self.extent in EXTENTS, f"one of {', '.join(EXTENTS)}"),
             "epochs": (self.epochs > 0, "more than 0"),
             "crop": (self.crop >= 32, "32 or more"),
+            "size": (self.size is None or self.size >= 32, "32 or more"),
+            "aim": (0 <= self.aim <= 1, "0 to 1"),
+            "even": (0 <= self.even <= 1, "0 to 1"),
             "batch_size": (self.batch_size >= 1, "1 or more"),
             "accumulation": (self.accumulation >= 1, "1 or more"),
             "samples_per_epoch": (self.samples_per_epoch is None or self.samples_per_epoch >= 1, "1 or more"),
-            "schedule": (self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
             "input_rule": (self.input_rule in INPUT_RULES, f"one of {', '.join(INPUT_RULES)}"),
             "open_labels": (self.open_labels in OPEN_LABELS, f"one of {', '.join(OPEN_LABELS)}"),
             "seed": (0 <= self.seed < 2**63, "0 to 2**63 - 1"),
             "workers": (self.workers >= 0, "0 or more"),
+            "optimizer": (self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
+            "schedule": (self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
+            "weight_decay": (self.weight_decay is None or self.weight_decay >= 0, "0 or more"),
+            "clip": (self.clip >= 0, "0 or more"),
+            "ema": (0 <= self.ema < 1, "0 or more and less than 1"),
+            "dice": (self.dice >= 0, "0 or more"),
+            "hard_pixels": (0 < self.hard_pixels <= 1, "more than 0 and at most 1"),
+            "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
+            **{name: (0 <= getattr(self, name) <= 1, "0 to 1") for name in SHARES},
+            "paste": (self.paste + self.background <= 1, "at most 1 together with background: no sample is both"),
             "order": (self.order in ORDERS, f"one of {', '.join(ORDERS)}"),
             "checkpoint_every": (self.checkpoint_every >= 0, "0 or more minutes"),
             "on_corrupt": (self.on_corrupt in ON_CORRUPT, f"one of {', '.join(ON_CORRUPT)}"),
@@ -144,7 +206,7 @@ class FitConfig:
                 f"the stored options do not fit this version (unknown: {unknown}, found: {sorted(data)}); "
                 "use the program that started the run"
             )
-        return cls(**{**data, "shards": tuple(data["shards"]), "exclude": tuple(data.get("exclude", ()))})
+        return cls(**{**UNRECORDED, **data, "shards": tuple(data["shards"]), "exclude": tuple(data.get("exclude", ()))})
 
 
 def recipe_names() -> list[str]:
@@ -175,30 +237,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
             raise TrainingError(f"{path}: {name!r} is no option of a run; there are {', '.join(known)}")
         expected = str(known[name])
         kinds = next(kinds for text, kinds in _TOML_KINDS.items() if expected.startswith(text))
-        if not isinstance(value, kinds) or isinstance(value, bool) != (kinds == (bool,)):
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise TrainingError(f"{path}: {name} is {value!r}, expected {expected}")
     if isinstance(recipe.get("shards"), str):
         recipe["shards"] = [recipe["shards"]]
     if isinstance(recipe.get("exclude"), str):  # a file, as on the command line; a list holds the keys themselves
         recipe["exclude"] = read_keys(Path(recipe["exclude"]))
     return recipe | {name: tuple(recipe[name]) for name in ("shards", "exclude") if name in recipe}
-
-
-def learning_rate(step: int, steps: int, warmup: float, schedule: str = "poly") -> float:
-    """Factor of the peak learning rate at a step: a linear rise, then (1 - progress) ** 0.9.
-
-    Args:
-        step: 0 <= step < steps.
-        steps: of the whole run.
-        warmup: share of the steps that the rise takes.
-        schedule: `constant`: it stays at the peak after the rise.
-
-    Returns:
-        in (0, 1].
-    """
-    rise = max(round(warmup * steps), 1)
-    if step < rise:
-        return (step + 1) / rise
-    if schedule == "constant":
-        return 1.0
-    return float((1 - (step - rise) / max(steps - rise, 1)) ** _POLY_POWER)

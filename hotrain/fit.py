@@ -19,22 +19,22 @@ import torchvision
 
 from hodata.labels import TASKS, Task
 from hotrain import checkpoint
+from hotrain.acceleration import place
+from hotrain.averaging import average_of
 from hotrain.calibrate import calibrate
 from hotrain.calibration import Calibration, write_calibration
 from hotrain.card_facts import dataset_words, write_card
-from hotrain.config import FitConfig, learning_rate
-from hotrain.crop import CropRule
+from hotrain.config import SHARES, UNRECORDED, FitConfig
 from hotrain.damage import Tally
 from hotrain.data import CropData
 from hotrain.distributed import barrier, is_main, join_group, leave_group, rank, share_buffers, world_size
 from hotrain.errors import CheckpointError, Interrupted
 from hotrain.evaluate import evaluate
 from hotrain.guards import micro_batch
-from hotrain.input_rule import InputRule
 from hotrain.loader import Loader
 from hotrain.metrics import Report
-from hotrain.model import parameter_groups
-from hotrain.order import ORDER_VERSION, Order
+from hotrain.optimizer import OPTIMIZERS, create_optimizer, learning_rate, parameter_groups
+from hotrain.order import ORDER_VERSION
 from hotrain.pictures import save_picture
 from hotrain.predict import NetworkPredictor, load_predictor
 from hotrain.progress import FileLog, Progress, RunLog, progress, read_log
@@ -43,6 +43,7 @@ from hotrain.sheets import example_sheet, spread_rows, training_curves
 from hotrain.start import Start, begin
 from hotrain.step import Flags, Step
 from hotrain.stop import StopSignals
+from hotrain.training_data import training_data
 
 _LOG_STEPS = 20
 _PREVIEWS = 8
@@ -74,15 +75,12 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
     micro = micro_batch(config.batch_size, world_size(), config.accumulation)
 
     selection = select(config, task)
-    sizes = {name: len(rows) for name, rows in selection.rows.items()}
-    order = Order(sizes, config.seed, config.source_weights, _shard_sizes(selection, config.order))
-    rule = InputRule(config.crop, config.input_rule)
-    crop = replace(CropRule.of_strength(config.crop, config.jitter), flip=config.flip)
+    data = training_data(config, selection)
     steps_per_epoch = max(round((config.samples_per_epoch or len(selection.train_rows)) / config.batch_size), 1)
     steps = max(round(config.epochs * steps_per_epoch), 1)
 
     start = begin(config, task, before)
-    facts = _facts(config, task, selection, start, rule, crop)
+    facts = _facts(config, task, selection, start, data)
     number = 0
     if before:
         before.require(**{name: facts[name] for name in _MUST_AGREE})
@@ -96,7 +94,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
     skip = config.on_corrupt == "skip"
     tally = Tally(config.max_corrupt, before.facts.get("damaged") if before else None)
     loader = Loader(
-        CropData(selection.index, selection.rows, order, rule, crop, skip_damaged=skip),
+        data,
         start=number * config.batch_size,
         stop=steps * config.batch_size,
         batch=config.batch_size,
@@ -106,19 +104,28 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
         workers=config.workers,
         keep=config.accumulation,
     )
-    model = start.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    groups = parameter_groups(model, start.lr, start.body_factor, config.weight_decay)
+    model = place(start.model, device, config.sync_batchnorm)
+    average = average_of(model, config.ema, number, before.weights() if before else None) if config.ema else None
+    scored_model = average.module if average else model
+    decay = OPTIMIZERS[config.optimizer].weight_decay if config.weight_decay is None else config.weight_decay
+    groups = parameter_groups(model, start.lr, start.body_factor, decay)
     peaks = [float(group["lr"]) for group in groups]
-    optimizer = torch.optim.AdamW(groups, fused=True)
+    optimizer = create_optimizer(config.optimizer, groups)
     if before:
         optimizer.load_state_dict(before.optimizer())
     step = Step(start, optimizer, task, selection, config, device)
-    predictor = NetworkPredictor(model, rule, start.mean, start.std, device)
+    predictor = NetworkPredictor(scored_model, data.rule, start.mean, start.std, device)
 
     def save(position: int) -> None:
         if is_main():
-            state = {"weights": model.state_dict(), "optimizer": optimizer.state_dict()}
-            checkpoint.save(run, position=position, facts={**facts, "damaged": tally.found}, **state)
+            checkpoint.save(
+                run,
+                position=position,
+                weights=scored_model.state_dict(),
+                raw=model.state_dict() if average else None,
+                optimizer=optimizer.state_dict(),
+                facts={**facts, "damaged": tally.found},
+            )
             checkpoint.remove_old(run)
 
     losses: list[float] = []
@@ -135,7 +142,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
             position = number * config.batch_size
             ends_epoch = number > 0 and (number % steps_per_epoch == 0 or number == steps)
             if ends_epoch and position != scored:
-                share_buffers(model)
+                share_buffers(scored_model)
                 result = _validate(selection, task, predictor, config.extent, micro, tally if skip else None)
                 if is_main():
                     if _keep_best(run, position, result):
@@ -151,6 +158,8 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
             damaged = batches.take_damaged()
             due = is_main() and time.monotonic() - saved_at >= 60 * config.checkpoint_every
             loss, agreed = step.take(parts, position, Flags(stop.asked, due, bool(damaged)))
+            if average:
+                average.update_parameters(model)
             if agreed.damaged:
                 for item in tally.add(damaged):
                     bar.say(f"left out: {item.what}")
@@ -188,7 +197,8 @@ def _checkpoint_to_resume(run: Path, resume: bool) -> checkpoint.Checkpoint | No
     return None
 
 
-# Facts that must be the same when a run goes on: they decide which samples come next and how they enter.
+# Facts that must be the same when a run goes on: they decide which samples come next, how they enter, what is learnt
+# from them and how weights follow.
 _MUST_AGREE = (
     "task",
     "classes",
@@ -201,20 +211,25 @@ _MUST_AGREE = (
     "source_weights",
     "input_rule",
     "crop_rule",
+    "optimizer",
+    "schedule",
+    "ema",
+    "dice",
+    "hard_pixels",
+    "open_labels",
+    *SHARES,
 )
 
 
-def _facts(
-    config: FitConfig, task: Task, selection: Selection, start: Start, rule: InputRule, crop: CropRule
-) -> dict[str, Any]:
+def _facts(config: FitConfig, task: Task, selection: Selection, start: Start, data: CropData) -> dict[str, Any]:
     """What run.json records besides version and position."""
     return {
         "task": task.name,
         "classes": list(task.classes),
         "model": config.model,
         "extent": config.extent,
-        "input_rule": rule.to_json(),
-        "crop_rule": {"size": crop.size, "scale": list(crop.scale), "flip": crop.flip},
+        "input_rule": data.rule.to_json(),
+        "crop_rule": data.crop.to_json(),
         "mean": list(start.mean),
         "std": list(start.std),
         "lr": start.lr,
@@ -226,7 +241,8 @@ def _facts(
         "order": config.order,
         "seed": config.seed,
         "batch_size": config.batch_size,
-        "source_weights": dict(config.source_weights),
+        "source_weights": dict(zip(data.order.sources, data.order.counts.tolist(), strict=True)),
+        **{name: getattr(config, name) for name in UNRECORDED},
         "config": config.to_json(),
         "versions": {
             "python": platform.python_version(),
@@ -235,14 +251,6 @@ def _facts(
             "numpy": np.__version__,
         },
     }
-
-
-def _shard_sizes(selection: Selection, order: str) -> dict[str, list[int]] | None:
-    """Source -> samples in each of its shards, which block order goes by."""
-    if order != "blocks":
-        return None
-    numbers = selection.index.shard_number
-    return {name: np.unique(numbers[rows], return_counts=True)[1].tolist() for name, rows in selection.rows.items()}
 
 
 def _last_scored(run: Path) -> int:

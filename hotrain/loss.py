@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hotrain.hard_pixels import hardest
+
 _HEAVIEST = 10.0
 
 
@@ -61,7 +63,7 @@ def set_weights(pixels: NDArray[np.int64], balance: float) -> Tensor:
     return torch.from_numpy(weights.astype(np.float32))
 
 
-def set_loss(logits: Tensor, sets: Tensor, weights: Tensor, prior: float = 0.0) -> Tensor:
+def set_loss(logits: Tensor, sets: Tensor, weights: Tensor, prior: float = 0.0, share: float = 1.0) -> Tensor:
     """Sum over pixels of weight x (logsumexp(all classes) - logsumexp(classes in the set)).
 
     One class in the set: cross-entropy. All classes: 0 with a gradient of exactly 0. Marginalising over the classes
@@ -76,13 +78,15 @@ def set_loss(logits: Tensor, sets: Tensor, weights: Tensor, prior: float = 0.0) 
         sets: uint8 [B, H, W], never 0.
         weights: float32 [2**K], of each set.
         prior: weight of the prior toward background; 0: none.
+        share: of each image's decided pixels, only this share is summed: those that add most, weight and prior
+            included, so the sum is the greatest that so many pixels can give (`hard_pixels.hardest`).
 
     Returns:
-        float32 []: the sum. Divide it by the pixels' summed weight, known before backward: `set_counts` over all
-        ranks, times `weights`.
+        float32 []: the sum. Divide it by share x the decided pixels' summed weight, known before backward: `set_counts`
+        over all ranks, times `weights`.
     """
     weight = weights.index_select(0, sets.reshape(-1).int()).reshape(sets.shape)
-    loss: Tensor = _SetLoss.apply(logits.float().contiguous(), sets, weight, prior)
+    loss: Tensor = _SetLoss.apply(logits.float().contiguous(), sets, weight, prior, share)
     return loss
 
 
@@ -94,7 +98,7 @@ class _SetLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(context: Any, logits: Tensor, sets: Tensor, weight: Tensor, prior: float) -> Tensor:
+    def forward(context: Any, logits: Tensor, sets: Tensor, weight: Tensor, prior: float, share: float) -> Tensor:
         bits = torch.arange(logits.shape[1], device=sets.device, dtype=torch.uint8)[:, None, None]
         outside = ((sets[:, None] >> bits) & 1) == 0
         log_p = logits.log_softmax(1)
@@ -106,12 +110,15 @@ class _SetLoss(torch.autograd.Function):
         # The set of all classes costs exactly 0: both are the same numbers then.
         if prior:
             loss = loss - prior * log_q[:, 0].masked_fill(outside[:, 0], 0.0)
+        if share < 1:
+            decided = sets != (1 << logits.shape[1]) - 1
+            weight = weight * hardest(loss * weight, decided, share)
         context.save_for_backward(log_p, log_q, outside, weight)
         context.prior = prior
         return (loss * weight).sum()
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
         log_p, log_q, outside, weight = context.saved_tensors
         q = log_q.softmax(1)  # of its own logarithm: the same, and faster than exp, which stumbles over -inf
         gradient = log_p.softmax(1).sub_(q)
@@ -119,4 +126,4 @@ class _SetLoss(torch.autograd.Function):
             open_to_background = ~outside[:, :1]
             gradient.addcmul_(q, open_to_background.to(q.dtype), value=context.prior)
             gradient[:, :1] -= context.prior * open_to_background
-        return gradient.mul_((weight * gradients[0])[:, None]), None, None, None
+        return gradient.mul_((weight * gradients[0])[:, None]), None, None, None, None

@@ -191,28 +191,6 @@ def last_layers(model: nn.Module) -> tuple[str, ...]:
     return tuple(head[-1] for head in heads if head)
 
 
-def parameter_groups(model: nn.Module, lr: float, body_factor: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Optimizer groups: body and head, each with and without weight decay.
-
-    Args:
-        model: as `create_model` makes it.
-        lr: learning rate of the head.
-        body_factor: learning rate of the backbone relative to it.
-        weight_decay: of weights; biases and BatchNorm get none.
-    """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        groups.setdefault((name.startswith("backbone."), parameter.ndim > 1), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": lr * (body_factor if body else 1),
-            "weight_decay": weight_decay if decays else 0.0,
-        }
-        for (body, decays), parameters in groups.items()
-    ]
-
-
 class _DilatedConv(nn.Conv2d):
     """A 3x3 convolution that leaves out taps which see nothing but padding.
 

@@ -22,6 +22,7 @@ from hotrain.model import (
     load_coco,
     read_weights,
 )
+from hotrain.optimizer import OPTIMIZERS
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,13 @@ def begin(config: FitConfig, task: Task, before: checkpoint.Checkpoint | None) -
     model = create_model(config.model, len(task.classes))
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-    lr, body_factor = 1e-3, 0.1
+    defaults = OPTIMIZERS[config.optimizer]
+    lr, body_factor = defaults.lr, 0.1
     notes: list[str] = []
     datasets: Mapping[str, Mapping[str, str]] = {}
     if before:
         before.require(task=task.name, classes=list(task.classes), model=config.model)
-        model.load_state_dict(before.weights())
+        model.load_state_dict(before.trained_weights())
         mean, std = tuple(before.facts["mean"]), tuple(before.facts["std"])
         lr, body_factor = before.facts["lr"], before.facts["body_factor"]
         datasets = before.facts.get("datasets", {})
@@ -87,7 +89,7 @@ def begin(config: FitConfig, task: Task, before: checkpoint.Checkpoint | None) -
         mean, std = load_coco(model, config.model)
         notes.append(f"starting from the COCO weights of {config.model}")
     elif config.weights == "none":
-        lr, body_factor = 3e-3, 1.0
+        lr, body_factor = defaults.lr_scratch, 1.0
         notes.append("starting from random weights")
     else:
         load_body(model, read_weights(Path(config.weights)), config.weights)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from hodata.labels import Task
+from hotrain.acceleration import Trained
 from hotrain.augment import ColorRule, jitter_colors, normalize
 from hotrain.columns import coded
 from hotrain.config import FitConfig
+from hotrain.criterion import Criterion, Divisors
 from hotrain.data import Batch
-from hotrain.distributed import all_reduce_sum, rank, world_size
+from hotrain.distributed import all_gather, all_reduce_sum, rank, world_size
 from hotrain.errors import TrainingError
 from hotrain.guards import set_pixels
-from hotrain.loss import class_sets, set_counts, set_loss, set_weights
+from hotrain.loss import class_sets, set_weights
 from hotrain.metrics import confusion, report, source_extent
-from hotrain.model import AUX_WEIGHT, logits_of
+from hotrain.model import logits_of
 from hotrain.order import uniforms
 from hotrain.selection import Selection, meanings_of
 from hotrain.start import Start
@@ -59,16 +59,14 @@ class Step:
         device: torch.device,
     ) -> None:
         self._start, self._optimizer, self._task, self._device = start, optimizer, task, device
-        self._seed, self._prior, self._colors = config.seed, config.prior, ColorRule.of_strength(config.jitter)
-        ids = [device.index] if device.type == "cuda" else None
-        self._parallel = DistributedDataParallel(start.model, ids) if world_size() > 1 else start.model
+        self._seed, self._clip, self._colors = config.seed, config.clip, ColorRule.of_strength(config.jitter)
+        self._trained = Trained(start.model, device, config.precision, config.compile)
         index = selection.index
         self._keys = index.table.column("key")
         self._sources, self._source = coded(index, "source")
         self._tables = torch.from_numpy(selection.tables).to(device)
         pixels = set_pixels(index, selection.train_rows, task, selection.tables)
-        self._weights = set_weights(pixels, config.balance)
-        self._weights_there = self._weights.to(device)
+        self._criterion = Criterion(self._tables, set_weights(pixels, config.balance), config, device)
         self._extents = {
             name: source_extent(meanings_of(index, rows), task, config.extent) for name, rows in selection.rows.items()
         }
@@ -83,38 +81,34 @@ class Step:
             flags: of this rank.
 
         Returns:
-            the loss of the whole batch, a weighted mean over the decided pixels of all ranks; the flags that any rank
-            has set.
+            the loss of the whole batch, as `criterion` defines it; the flags that any rank has set.
 
         Raises:
-            TrainingError: the loss is not finite; on every rank.
+            TrainingError: the loss, or with clipping the norm of its gradient, is not finite; on every rank.
         """
         torch.manual_seed(int(uniforms(self._seed, position, DROPOUT, rank() + 1)[-1] * 2**53))
-        self._parallel.train()
+        self._trained.parallel.train()
         moved = [{name: value.to(self._device, non_blocking=True) for name, value in part.items()} for part in parts]
         sets = [class_sets(part["label"], part["meaning"], self._tables) for part in moved]
-        # Known before backward: a mean of per-rank means would weigh ranks with few decided pixels too high.
-        counts = torch.stack([set_counts(each, len(self._task.classes)) for each in sets]).sum(0)
-        total = all_reduce_sum(torch.cat([counts, torch.tensor(flags, dtype=torch.int64)]))
+        amounts = torch.stack([self._criterion.amounts(each) for each in sets]).sum(0)
+        total = all_reduce_sum(torch.cat([amounts, torch.tensor(flags, dtype=torch.int64)]))
         agreed = Flags(*(total[-len(flags) :] > 0).tolist())
-        weight = max(float(total[: -len(flags)].double() @ self._weights.double()), 1.0)
+        divisors = self._criterion.divisors(total[: -len(flags)])
 
         self._optimizer.zero_grad(set_to_none=True)
         summed = torch.zeros((), device=self._device)
         for number, (part, of_part, each) in enumerate(zip(moved, parts, sets, strict=True)):
-            last = number == len(parts) - 1
-            with nullcontext() if last or world_size() == 1 else self._parallel.no_sync():  # type: ignore[operator]
-                loss = self._loss(part["image"], of_part["position"], each) / weight
-                # DistributedDataParallel divides gradients by the number of ranks; the weight is that of all.
+            with self._trained.explained(), self._trained.without_sync(last=number == len(parts) - 1):
+                loss = self._loss(part["image"], of_part["position"], each, divisors)
+                # DistributedDataParallel divides gradients by the number of ranks; the divisors are those of all.
                 (loss * world_size()).backward()
             summed += loss.detach()
         value = float(all_reduce_sum(torch.tensor([float(summed)], dtype=torch.float64))[0])
-        if not np.isfinite(value):
-            keys = [self._keys[row].as_py() for part in parts for row in part["row"].tolist()]
-            raise TrainingError(
-                f"the loss is {value} at position {position}; lower --lr. The samples of this step on rank {rank()}: "
-                f"{', '.join(keys)}"
-            )
+        self._refuse_infinite("loss", value, position, parts)
+        if self._clip:
+            # After the last pass every rank holds the gradient of the whole batch, so the norm is one number too.
+            norm = torch.nn.utils.clip_grad_norm_(self._trained.parallel.parameters(), self._clip)
+            self._refuse_infinite("norm of the gradient", float(norm), position, parts)
         self._optimizer.step()
         return value, agreed
 
@@ -130,13 +124,20 @@ class Step:
         kinds = report(matrices, dict.fromkeys(matrices, 0), self._task, self._extents).pooled.kinds
         return {f"iou {name}": value for name, value in kinds.items()}
 
-    def _loss(self, image: Tensor, position: Tensor, sets: Tensor) -> Tensor:
-        """Sum over the pixels of a micro-batch, with the auxiliary head's share."""
+    def _refuse_infinite(self, what: str, value: float, position: int, parts: Sequence[Batch]) -> None:
+        """Raise TrainingError with the keys of the whole batch; `value` is the same on every rank, so all raise."""
+        if np.isfinite(value):
+            return
+        own = [self._keys[row].as_py() for part in parts for row in part["row"].tolist()]
+        keys = [key for of_rank in all_gather(own) for key in of_rank]
+        raise TrainingError(
+            f"the {what} is {value} at position {position}; lower --lr. The samples of this step: {', '.join(keys)}"
+        )
+
+    def _loss(self, image: Tensor, position: Tensor, sets: Tensor, divisors: Divisors) -> Tensor:
+        """What a micro-batch adds to the loss of the whole batch."""
         pixels = normalize(jitter_colors(image, self._seed, position, self._colors), self._start.mean, self._start.std)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
-            outputs = logits_of(self._parallel, pixels)
+        with self._trained.autocast():
+            outputs = logits_of(self._trained.forward, pixels)
         self._logits = outputs["out"].detach()
-        loss = set_loss(outputs["out"], sets, self._weights_there, self._prior)
-        if "aux" in outputs:
-            loss = loss + AUX_WEIGHT * set_loss(outputs["aux"], sets, self._weights_there, self._prior)
-        return loss
+        return self._criterion(outputs, sets, divisors)

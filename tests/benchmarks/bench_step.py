@@ -35,7 +35,8 @@ from hotrain.config import FitConfig  # noqa: E402
 from hotrain.crop import CropRule  # noqa: E402
 from hotrain.data import Batch, CropData  # noqa: E402
 from hotrain.input_rule import InputRule  # noqa: E402
-from hotrain.model import AUX_WEIGHT, logits_of, parameter_groups  # noqa: E402
+from hotrain.model import AUX_WEIGHT, logits_of  # noqa: E402
+from hotrain.optimizer import parameter_groups  # noqa: E402
 from hotrain.order import Order  # noqa: E402
 from hotrain.selection import select  # noqa: E402
 from hotrain.start import begin  # noqa: E402

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from hodata.shards.reader import ShardIndex
 from hotrain import checkpoint
 from hotrain.cli import cli
-from hotrain.config import FitConfig, learning_rate, read_recipe
+from hotrain.config import FitConfig, read_recipe
 from hotrain.data import decode_image
 from hotrain.errors import CheckpointError, Interrupted, TrainingError
 from hotrain.fit import fit
@@ -138,6 +138,9 @@ def test_accumulation_of_equal_parts_is_close_to_one_batch(mixed: ShardIndex, tm
         ({"task": "hand-object"}, "task is 'hand'.*'hand-object'"),
         ({"source_weights": {"ego": 2.0}}, "source_weights"),
         ({"crop": 64}, "input_rule"),
+        ({"flip": False}, "crop_rule"),
+        ({"blur": 0.5}, "blur is 0.0 in the checkpoint, this run has 0.5"),
+        ({"paste": 0.5}, "paste is 0.0 in the checkpoint, this run has 0.5"),
         ({"epochs": 1}, "is at sample 24, beyond the 8"),
     ],
 )
@@ -167,7 +170,7 @@ def test_a_second_stage_starts_from_the_first(mixed: ShardIndex, finished: Path,
 def test_a_loss_that_is_not_finite_names_the_samples(
     mixed: ShardIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hotrain.step.set_loss", lambda logits, *_: logits.sum() * float("nan"))
+    monkeypatch.setattr("hotrain.criterion.set_loss", lambda logits, *_: logits.sum() * float("nan"))
     with pytest.raises(TrainingError, match=r"the loss is nan at position 0.*(ego|wrist)_train_\d"):
         fit(config(mixed, tmp_path / "run"))
 
@@ -202,14 +205,6 @@ def test_an_arm_that_nothing_tells_from_its_hand_is_never_learnt(shards: Callabl
         answers.append(predictor.classes([predictor.prepare(image)], (image.shape[1], image.shape[0])))
     counts = np.bincount(np.concatenate(answers, axis=None), minlength=3)
     assert counts[opened.task.classes.index("hand")] > 500 and counts[opened.task.classes.index("arm")] == 0
-
-
-def test_learning_rate_rises_then_falls() -> None:
-    factors = np.array([learning_rate(step, 1000, 0.05) for step in range(1000)])
-    assert factors[0] == pytest.approx(1 / 50) and factors[49] == 1.0 and factors.argmax() in (49, 50)
-    assert (np.diff(factors[:50]) > 0).all() and (np.diff(factors[50:]) < 0).all()
-    assert 0 < factors[-1] < 0.01
-    assert learning_rate(0, 1, 0.05) == 1.0
 
 
 def _command(index: ShardIndex, out: Path, *more: str) -> list[str]:
@@ -259,17 +254,17 @@ def test_a_signal_to_the_whole_group_saves_and_exits_75(
 
 _FAILS_MIDWAY = """
 import sys
-from hotrain import step
+from hotrain import criterion
 from hotrain.cli import main
 calls = 0
-original = step.set_loss
+original = criterion.set_loss
 def set_loss(*arguments):
     global calls
     calls += 1
     if calls == 3:
         raise {error}
     return original(*arguments)
-step.set_loss = set_loss
+criterion.set_loss = set_loss
 main()
 """
 

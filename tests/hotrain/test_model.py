@@ -21,7 +21,6 @@ from hotrain.model import (
     load_body,
     load_coco,
     logits_of,
-    parameter_groups,
     read_weights,
 )
 
@@ -160,14 +159,3 @@ def test_a_second_stage_keeps_what_both_tasks_know(name: str) -> None:
         torch.testing.assert_close(two[head][:, [0, 1, 3]], one[head])
     for layer in last_layers(second):
         assert torch.equal(second.state_dict()[f"{layer}.weight"][2], fresh[f"{layer}.weight"][2])
-
-
-def test_parameter_groups_hold_every_parameter_once() -> None:
-    model = create_model("deeplabv3_resnet50", 3)
-    groups = parameter_groups(model, 0.01, 0.1, 0.05)
-    found = [id(parameter) for group in groups for parameter in group["params"]]
-    assert sorted(found) == sorted(id(parameter) for parameter in model.parameters())
-    rates = {id(parameter): (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]}
-    for key, parameter in model.named_parameters():
-        body, decays = key.startswith("backbone."), parameter.ndim > 1
-        assert rates[id(parameter)] == (pytest.approx(0.001 if body else 0.01), 0.05 if decays else 0.0)

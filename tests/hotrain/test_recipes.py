@@ -16,14 +16,16 @@ from hodata.labels import Label
 from hodata.shards.reader import ShardIndex
 from hotrain import checkpoint
 from hotrain.cli import cli
-from hotrain.config import FitConfig, learning_rate, read_recipe, recipe_names
+from hotrain.config import FitConfig, read_recipe, recipe_names
 from hotrain.crop import CropRule, cut, draw_window
 from hotrain.errors import TrainingError
 from hotrain.input_rule import InputRule
+from hotrain.optimizer import learning_rate
 
 # What a recipe leaves to the user, the machine or the start.
 NOT_SPELLED = {"shards", "out", "where", "exclude", "init", "lr", "body_factor", "source_weights", "samples_per_epoch"}
-NOT_SPELLED |= {"workers", "seed", "device", "order", "checkpoint_every", "on_corrupt", "max_corrupt"}
+NOT_SPELLED |= {"workers", "seed", "device", "order", "checkpoint_every", "on_corrupt", "max_corrupt", "weight_decay"}
+NOT_SPELLED |= {"size", "precision", "compile", "sync_batchnorm"}
 
 
 def test_the_recipes_there_are() -> None:
