@@ -46,6 +46,12 @@ def test_the_default_recipe_is_the_default() -> None:
     assert set(recipe) == set(defaults) - NOT_SPELLED
 
 
+def test_the_reference_recipe_leaves_nothing_to_our_defaults() -> None:
+    """A better default must not better the reference."""
+    taste = {"extent", "val_limit", "accumulation"}
+    assert set(read_recipe(Path("default"))) - set(read_recipe(Path("reference"))) <= taste
+
+
 def test_a_recipe_s_name_that_there_is_none_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TrainingError, match=r"refrence: no such file.*cpu, default.*reference"):
         read_recipe(Path("refrence"))
@@ -64,7 +70,7 @@ def test_the_reference_recipe_changes_nothing_of_a_picture() -> None:
     mask[32:96, 64:128] = Label.HAND
     pixels, label = np.empty((64, 64, 3), np.uint8), np.empty((64, 64), np.uint8)
     for _ in range(5):
-        window = draw_window(256, 128, rule, crop, rng.random(4))
+        window = draw_window(256, 128, rule, crop, rng.random(6))
         cut(image, mask, window, pixels, label)
         assert np.abs(pixels.astype(int) - rule.resize(image).astype(int)).max() <= 1  # two programs' rounding
         assert label[16:48, 16:32].min() == Label.HAND and (label > 0).sum() == 32 * 16
