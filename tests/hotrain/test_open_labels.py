@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import Spec
+from conftest import Spec, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
 from hodata.labels import ARMS, HANDS, LABELS, MEANINGS, OBJECTS, TASKS, Label, Task, task_table
 from hodata.shards.reader import ShardIndex
-from hotrain import guards
+from hotrain import checkpoint, guards
 from hotrain.config import FitConfig
 from hotrain.errors import SelectionError
+from hotrain.fit import fit
 from hotrain.loss import class_sets, set_counts, set_loss, set_weights
 from hotrain.open_labels import as_drawn, ignored, training_tables
 from hotrain.selection import select
@@ -121,3 +123,22 @@ def test_the_guards_look_at_what_training_reads(opened: Callable[..., ShardIndex
     table = tables[sorted(index.meanings).index("hand-wrist")]
     expected = sum(np.bincount(table[index.reader().mask(row)].ravel(), minlength=16) for row in rows.tolist())
     np.testing.assert_array_equal(guards.set_pixels(index, rows, HAND_OBJECT, tables), expected)
+
+
+def test_a_run_learns_from_what_was_drawn(tmp_path: Path) -> None:
+    """As drawn, the same masks teach the same whatever they are said to mean; as sets they do not."""
+    torch.set_num_threads(1)
+
+    def weights(meaning: str, how: str) -> dict[str, torch.Tensor]:
+        folder = write(tmp_path / f"{meaning}-shards", [Spec("a", meaning=meaning), Spec("b")])
+        run = tmp_path / f"{meaning}-{how}"
+        options: dict[str, Any] = {"model": "lraspp_mobilenet_v3_large", "weights": "none", "input_rule": "squash"}
+        options |= {"epochs": 1, "samples_per_epoch": 4, "crop": 32, "batch_size": 4, "workers": 0, "device": "cpu"}
+        fit(FitConfig((str(folder),), str(run), task="hand-object", open_labels=how, **options))
+        opened = checkpoint.find(run)
+        assert opened.facts["input_rule"] == {"kind": "squash", "size": 32}
+        return opened.weights()
+
+    drawn = weights("hand-wrist", "as-drawn")
+    for other, same in ((weights("exact", "as-drawn"), True), (weights("hand-wrist", "sets"), False)):
+        assert all(torch.equal(value, other[name]) for name, value in drawn.items()) == same
