@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,56 +44,60 @@ PANEL_WIDTH, PANEL_HEIGHT, LINE, LEFT = 620, 190, 26, 150
 HEIGHT = 150  # of a picture in the sheet
 
 
-def charts(results: Results, rows: Sequence[str] = tuple(TITLES)) -> Image:
-    """A panel for each figure: a line for each row, its mean as a dot, its seeds as small dots, its interval a bar."""
-    from PIL import Image, ImageDraw, ImageFont
+@dataclass(frozen=True)
+class _Axis:
+    """Values 0..`top` on a line of a panel that begins at `left`."""
 
-    font, small = ImageFont.load_default(14), ImageFont.load_default(11)
-    lines = (len(MEASURES) + 1) // 2
+    left: float
+    top: float
+
+    def __call__(self, value: float) -> float:
+        return self.left + value / self.top * (PANEL_WIDTH - LEFT - 70)
+
+
+def charts(results: Results) -> Image:
+    """A panel for each figure: a line for each row, its mean as a dot, its seeds as small dots, its interval a bar."""
+    from PIL import Image, ImageDraw
+
+    lines = math.ceil(len(MEASURES) / 2)
     picture = Image.new("RGB", (2 * PANEL_WIDTH, lines * PANEL_HEIGHT), PAPER)
     draw = ImageDraw.Draw(picture)
     for number, measure in enumerate(MEASURES):
-        x, y = PANEL_WIDTH * (number % 2), PANEL_HEIGHT * (number // 2)
-        draw.text((x + 10, y + 8), measure.title, INK, font)
-        found = {row: results.value(row, measure) for row in rows if row in results.scores}
-        top = max([0.1, *(_highest(one) for one in found.values())])
-
-        def place(value: float, x: int = x, top: float = top) -> float:
-            return x + LEFT + value / top * (PANEL_WIDTH - LEFT - 70)
-
-        for tick in np.linspace(0, top, 6):
-            draw.line((place(tick), y + 32, place(tick), y + 36 + LINE * len(found)), FAINT)
-            draw.text((place(tick), y + 38 + LINE * len(found)), f"{100 * tick:.0f}", INK, small, anchor="mt")
-        for place_y, (row, one) in enumerate(found.items()):
-            middle = y + 46 + LINE * place_y
-            draw.text((x + LEFT - 8, middle), TITLES[row], INK, small, anchor="rm")
-            _dots(draw, one, [(place(value), middle) for value in _known(one)], place, middle, COLORS[row])
-            end = max([one.interval[1]] if one.interval else [], default=one.value or 0.0)
-            label = "n/a" if one.value is None else f"{100 * one.value:.1f}"
-            draw.text((place(max(end, *_known(one), 0.0)) + 10, middle), label, INK, small, anchor="lm")
+        found = {row: results.value(row, measure) for row in TITLES if row in results.scores}
+        _panel(draw, measure.title, found, PANEL_WIDTH * (number % 2), PANEL_HEIGHT * (number // 2))
     return picture
 
 
-def _dots(
-    draw: ImageDraw, one: Estimate, seeds: Sequence[tuple[float, float]], place: object, middle: float, color: object
-) -> None:
-    assert callable(place)
-    if one.interval:
-        low, high = (place(limit) for limit in one.interval)
-        draw.line((low, middle, high, middle), color, 3)  # type: ignore[arg-type]
-    for x, y in seeds:
-        draw.ellipse((x - 2, y - 7, x + 2, y - 3), color)  # type: ignore[arg-type]
-    if one.value is not None:
-        x = place(one.value)
-        draw.ellipse((x - 5, middle - 5, x + 5, middle + 5), color, PAPER)  # type: ignore[arg-type]
+def _panel(draw: ImageDraw, title: str, found: Mapping[str, Estimate], x: int, y: int) -> None:
+    from PIL import ImageFont
+
+    small = ImageFont.load_default(11)
+    draw.text((x + 10, y + 8), title, INK, ImageFont.load_default(14))
+    axis = _Axis(x + LEFT, max([0.1, *(value for one in found.values() for value in _values(one))]))
+    bottom = y + 36 + LINE * len(found)
+    for tick in np.linspace(0, axis.top, 6).tolist():
+        draw.line((axis(tick), y + 32, axis(tick), bottom), FAINT)
+        draw.text((axis(tick), bottom + 2), f"{100 * tick:.0f}", INK, small, anchor="mt")
+    for number, (row, one) in enumerate(found.items()):
+        middle = y + 46 + LINE * number
+        draw.text((x + LEFT - 8, middle), TITLES[row], INK, small, anchor="rm")
+        if one.interval:
+            draw.line((axis(one.interval[0]), middle, axis(one.interval[1]), middle), COLORS[row], 3)
+        for value in _by_seed(one):
+            draw.ellipse((axis(value) - 2, middle - 9, axis(value) + 2, middle - 5), COLORS[row])
+        if one.value is not None:
+            draw.ellipse((axis(one.value) - 5, middle - 5, axis(one.value) + 5, middle + 5), COLORS[row], PAPER)
+        label = "n/a" if one.value is None else f"{100 * one.value:.1f}"
+        draw.text((axis(max(_values(one), default=0.0)) + 10, middle), label, INK, small, anchor="lm")
 
 
-def _known(one: Estimate) -> list[float]:
+def _by_seed(one: Estimate) -> list[float]:
     return [value for value in one.by_seed if value is not None]
 
 
-def _highest(one: Estimate) -> float:
-    return max([one.value or 0.0, *(one.interval or ()), *_known(one)])
+def _values(one: Estimate) -> list[float]:
+    """All that is drawn of an estimate."""
+    return [*_by_seed(one), *(one.interval or ())]
 
 
 def sheet(

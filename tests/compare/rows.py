@@ -13,8 +13,10 @@ RATES = ("1e-4", "3e-4", "1e-3", "3e-3")  # the first one is the published one
 OURS = Path(__file__).with_name("ours.toml")
 
 # The same in every row: the model, its start, and how many images it sees.
-COMMON = ("--task", "hand-object", "--model", "deeplabv3_mobilenet_v3_large", "--weights", "none")
-COMMON += ("--batch-size", str(BATCH), "--workers", "0", "--device", "cpu")
+COMMON = (
+    *("--task", "hand-object", "--model", "deeplabv3_mobilenet_v3_large", "--weights", "none"),
+    *("--batch-size", str(BATCH), "--workers", "0", "--device", "cpu"),
+)
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def answer_rows(index: ShardIndex, rows: NDArray[np.int64], predictor: Predictor
     """Class ids uint8 [H, W] of each row."""
     from hotrain.evaluate import equal_size_batches
 
-    maps = {}
+    maps: dict[int, NDArray[np.uint8]] = {}
     for batch in equal_size_batches(index, rows, 8):
         images = read_images(index, batch)
         size = (images[0].shape[1], images[0].shape[0])
