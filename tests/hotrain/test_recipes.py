@@ -12,15 +12,16 @@ import torch
 from click.testing import CliRunner
 from conftest import Spec
 
-from hodata.labels import Label
+from hodata.labels import TASKS
 from hodata.shards.reader import ShardIndex
 from hotrain import checkpoint
 from hotrain.cli import cli
 from hotrain.config import FitConfig, read_recipe, recipe_names
-from hotrain.crop import CropRule, cut, draw_window
+from hotrain.data import decode_image
 from hotrain.errors import TrainingError
-from hotrain.input_rule import InputRule
 from hotrain.optimizer import learning_rate
+from hotrain.selection import select
+from hotrain.training_data import training_data
 
 # What a recipe leaves to the user, the machine or the start.
 NOT_SPELLED = {"shards", "out", "where", "exclude", "init", "lr", "body_factor", "source_weights", "samples_per_epoch"}
@@ -60,20 +61,19 @@ def test_a_recipe_s_name_that_there_is_none_of(tmp_path: Path, monkeypatch: pyte
     assert read_recipe(Path("cpu")) == {"crop": 40}
 
 
-def test_the_reference_recipe_changes_nothing_of_a_picture() -> None:
-    """Its crops are whole squashed pictures, pixel for pixel what the network sees in an evaluation."""
-    config = FitConfig(("shards",), "run", **read_recipe(Path("reference")))
-    rule = InputRule(64, config.input_rule)
-    rng = np.random.default_rng(0)
-    crop = CropRule(64, CropRule.of_strength(64, config.jitter).scale, config.flip)
-    image, mask = rng.integers(0, 256, (128, 256, 3), dtype=np.uint8), np.zeros((128, 256), np.uint8)
-    mask[32:96, 64:128] = Label.HAND
-    pixels, label = np.empty((64, 64, 3), np.uint8), np.empty((64, 64), np.uint8)
-    for _ in range(5):
-        window = draw_window(256, 128, rule, crop, rng.random(6))
-        cut(image, mask, window, pixels, label)
-        assert np.abs(pixels.astype(int) - rule.resize(image).astype(int)).max() <= 1  # two programs' rounding
-        assert label[16:48, 16:32].min() == Label.HAND and (label > 0).sum() == 32 * 16
+def test_the_reference_recipe_changes_nothing_of_a_picture(opened: Callable[..., ShardIndex]) -> None:
+    """Its crops are whole squashed pictures, what the network sees in an evaluation, with their masks."""
+    index = opened(Spec("a", size=(128, 64), samples=8, kind="png"))
+    recipe = {**read_recipe(Path("reference")), "crop": 64}
+    config = FitConfig((str(index.shards[0].parent),), "run", **recipe)
+    data = training_data(config, select(config, TASKS[config.task]))
+    batch = data[np.arange(24)]
+    for row, image, label in zip(batch["row"].tolist(), batch["image"], batch["label"].numpy(), strict=True):
+        whole = data.rule.resize(decode_image(index.reader().image(row), "png", "a"))
+        assert whole.shape == (64, 64, 3)
+        difference = image.permute(1, 2, 0).numpy().astype(int) - whole
+        assert np.abs(difference).max() <= 1  # two programs' rounding
+        np.testing.assert_array_equal(label, index.reader().mask(row)[:, 1::2])
     rates = {learning_rate(step, 10, config.warmup, config.schedule) for step in range(10)}
     assert rates == {1.0} and config.weight_decay == 0 and config.body_factor == 1
 
