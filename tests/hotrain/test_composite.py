@@ -30,7 +30,16 @@ from hotrain.crop import CropRule
 from hotrain.degrade import DegradeRule
 from hotrain.loader import Loader
 
-ODD = Meaning("odd", "ids of another kind", {Label.HAND: frozenset({Label.ARM}), Label.ARM: frozenset({Label.HAND})})
+ODD = Meaning(
+    "odd",
+    "ids of another kind",
+    {
+        Label.HAND: frozenset({Label.ARM}),
+        Label.ARM: frozenset({Label.HAND}),
+        Label.OBJECT: frozenset({Label.OBJECT, Label.BACKGROUND}),
+        Label.SECOND_LEFT: frozenset({Label.OBJECT_LEFT}),
+    },
+)
 ALL = [*MEANINGS.values(), ODD]
 NAMES = [meaning.name for meaning in ALL]
 CENTRE = np.array([0.8, 0.3, 0.6, 0.9])  # zoom about 1, not mirrored
@@ -71,7 +80,8 @@ def test_words_between_the_datasets() -> None:
     assert translation(frei, ho3d)[zero] == Label.VOID
     assert translation(MEANINGS["exact"], ODD)[Label.ARM] == Label.HAND  # by what ids mean, not by their names
     assert not foreground(MEANINGS["object-amodal"])[zero] and foreground(ego)[hand]
-    assert not foreground(frei)[Label.VOID]
+    assert translation(ODD, ODD)[Label.SECOND_LEFT] == Label.SECOND_LEFT  # of two words for one thing, its own
+    assert not foreground(frei)[Label.VOID] and not foreground(ODD)[Label.OBJECT]
 
 
 @settings(max_examples=40, deadline=None)
