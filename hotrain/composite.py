@@ -53,6 +53,12 @@ class CompositeRule:
     background: float = 0.0
     paste: float = 0.0
 
+    def kind(self, number: float) -> str | None:
+        """`background`, `paste` or None for a number in [0, 1)."""
+        if number < self.background:
+            return "background"
+        return "paste" if number < self.background + self.paste else None
+
 
 class Layer(NamedTuple):
     """A crop: image uint8 [S, S, 3], label uint8 [S, S], and the number of its meaning."""
@@ -99,9 +105,10 @@ class Compositor:
             None: it stays as it is, because that was drawn, or because no sample of the block can lend what was.
         """
         draw = uniforms(self._seed, position, COMPOSITE, 6)
-        paste = bool(draw[0] >= self._rule.background)
-        if draw[0] >= self._rule.background + self._rule.paste:
+        kind = self._rule.kind(float(draw[0]))
+        if kind is None:
             return None
+        paste = kind == "paste"
         lends = (self._lends_foreground if paste else self._lends_background)[meanings, meanings[position % BLOCK]]
         places = [place for place in np.flatnonzero(lends).tolist() if place != position % BLOCK]
         if not places:
