@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from hodata.labels import TASKS, color_table
 from hotrain.augment import ColorRule, jitter_colors
 from hotrain.columns import coded
+from hotrain.composite import COMPOSITE, CompositeRule
 from hotrain.config import SHARES, FitConfig
 from hotrain.data import CropData, decode_image, read_mask
 from hotrain.degrade import DegradeRule, draw_faults
+from hotrain.order import uniforms
 from hotrain.pictures import draw_legend, label_legend, nearest, overlay
 from hotrain.selection import Selection, select
 from hotrain.sheets import spread_rows
@@ -78,11 +80,13 @@ def _seen(selection: Selection, data: CropData, config: FitConfig, row: int) -> 
     colors = ColorRule.of_strength(config.jitter)
     images = jitter_colors(batch["image"], config.seed, torch.from_numpy(positions), colors)
     crops = []
+    composite = CompositeRule(config.background, config.paste)
     rule = DegradeRule(config.blur, config.noise, config.jpeg)
     pixels, cut = (np.empty((config.crop, config.crop, depth), np.uint8) for depth in (3, 1))
     for position, image, label in zip(positions.tolist(), images, batch["label"].numpy(), strict=True):
         data.write_crop(row, position, pixels, cut[..., 0])
-        what = [] if np.array_equal(label, cut[..., 0]) else ["two crops"]
+        kind = composite.kind(float(uniforms(config.seed, position, COMPOSITE, 1)[0]))
+        what = [kind] if kind and not np.array_equal(label, cut[..., 0]) else []
         what += [str(draw_faults(config.seed, position, rule, config.crop))]
         caption = f"{position:,}: " + ", ".join(word for word in what if word)
         crops.append((image.permute(1, 2, 0).numpy(), label, caption.rstrip(": ")))

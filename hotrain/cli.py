@@ -59,7 +59,7 @@ for _command in (evaluate, compare, calibrate, annotate, export, review):
 def share_option(name: str, what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """An option that says to how many of the crops something is done."""
     return click.option(
-        name, type=click.FloatRange(0, 1), default=0, show_default=True, metavar="SHARE", help=f"Of the crops. {what}"
+        name, type=click.FloatRange(0, 1), default=0, show_default=True, metavar="SHARE", help=f"Of crops: {what}."
     )
 
 
@@ -107,11 +107,11 @@ def share_option(name: str, what: str) -> Callable[[Callable[..., Any]], Callabl
 )
 @click.option("--jitter", type=click.FloatRange(0), default=1.0, show_default=True, help="Of zoom and colours.")
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror half of the crops.")
-@share_option("--blur", "Out of focus or moving.")
-@share_option("--noise", "With the noise of a sensor.")
-@share_option("--jpeg", "Compressed once more.")
-@share_option("--background", "Another crop behind hand and object.")
-@share_option("--paste", "Hand and object of another crop put on top.")
+@share_option("--blur", "out of focus or moving")
+@share_option("--noise", "with a sensor's noise")
+@share_option("--jpeg", "compressed once more")
+@share_option("--background", "another crop behind hand and object")
+@share_option("--paste", "hand and object of another crop put on top")
 @click.option("--balance", type=click.FloatRange(0, 1), default=0.25, show_default=True, help="Of rare classes.")
 @click.option("--prior", type=click.FloatRange(0), default=0.1, show_default=True, help="Toward background.")
 @click.option("--dice", type=click.FloatRange(0), default=0, show_default=True, help="Weight of soft Dice; 0: none.")

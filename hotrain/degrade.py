@@ -3,8 +3,8 @@
 In the order in which a camera does it, each drawn on its own from the numbers of the sample's position. Pixels are
 whole numbers throughout, so nothing depends on the batch, the worker or the device.
 
-Here and not on the device: torch has no generator per sample, and on a CPU its convolutions take about ten times as
-long (docs/benchmarks.md).
+Here and not on the device: torch has no random numbers per sample, and on a CPU it takes four to eight times as long
+(docs/benchmarks.md).
 
 Shapes: S side of a crop.
 """

@@ -30,10 +30,20 @@ from hotrain.crop import CropRule
 from hotrain.degrade import DegradeRule
 from hotrain.loader import Loader
 
-ODD = Meaning("odd", "ids of another kind", {Label.HAND: frozenset({Label.ARM}), Label.ARM: frozenset({Label.HAND})})
+ODD = Meaning(
+    "odd",
+    "ids of another kind",
+    {
+        Label.HAND: frozenset({Label.ARM}),
+        Label.ARM: frozenset({Label.HAND}),
+        Label.OBJECT: frozenset({Label.OBJECT, Label.BACKGROUND}),
+        Label.SECOND_LEFT: frozenset({Label.OBJECT_LEFT}),
+    },
+)
 ALL = [*MEANINGS.values(), ODD]
 NAMES = [meaning.name for meaning in ALL]
-CENTRE = np.array([0.8, 0.3, 0.6, 0.9])  # zoom about 1, not mirrored
+ZOOM_1 = float(np.log(1 / 0.4) / np.log(1.25 / 0.4)) + 1e-9
+CENTRE = np.array([ZOOM_1, 0.3, 0.6, 0.9])  # not mirrored
 
 
 def layer(meaning: str, seed: int = 0, size: int = 24) -> Layer:
@@ -71,7 +81,8 @@ def test_words_between_the_datasets() -> None:
     assert translation(frei, ho3d)[zero] == Label.VOID
     assert translation(MEANINGS["exact"], ODD)[Label.ARM] == Label.HAND  # by what ids mean, not by their names
     assert not foreground(MEANINGS["object-amodal"])[zero] and foreground(ego)[hand]
-    assert not foreground(frei)[Label.VOID]
+    assert translation(ODD, ODD)[Label.SECOND_LEFT] == Label.SECOND_LEFT  # of two words for one thing, its own
+    assert not foreground(frei)[Label.VOID] and not foreground(ODD)[Label.OBJECT]
 
 
 @settings(max_examples=40, deadline=None)
@@ -121,15 +132,40 @@ def test_what_is_pasted_and_what_is_not(seed: int, numbers: np.ndarray) -> None:
     assert 0.05 * front.sum() < pasted.sum() < 2 * front.sum()
 
 
+def drawn(meaning: Meaning, seed: int) -> Layer:
+    """A crop whose image is its own truth, one label in all channels, drawn as the meaning draws it."""
+    rng = np.random.default_rng(seed)
+    truth = np.zeros((24, 24), np.uint8)
+    for label in (Label.OBJECT_LEFT, Label.LEFT_ARM, Label.LEFT_HAND, Label.RIGHT_HAND):
+        top, left, height, width = (*rng.integers(0, 16, 2), *rng.integers(3, 12, 2))
+        truth[top : top + height, left : left + width] = label
+    stored = np.full(256, Label.VOID, np.uint8)
+    for true in map(Label, np.unique(truth).tolist()):
+        stored[true] = next((word for word in LABELS if meaning.allows(word, true)), Label.VOID)
+    return Layer(np.repeat(truth[..., None], 3, 2), stored[truth], ALL.index(meaning))
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 1000), pair=st.tuples(*[st.sampled_from(ALL)] * 2), paste=st.booleans())
+def test_every_label_of_a_composite_is_true(seed: int, pair: tuple[Meaning, Meaning], paste: bool) -> None:
+    """The image says what each pixel truly is, wherever it came from; the label allows that. With hard seams."""
+    own, donor = drawn(pair[0], seed), drawn(pair[1], seed + 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hotrain.composite._shares", lambda kept: np.full(kept.shape, 16, np.uint8))
+        made = Compositor(ALL, CompositeRule(0.5, 0.5), 0).make(Plan(1, paste, CENTRE), own, donor)
+    if made is not None:
+        said = set(zip(made.label.ravel().tolist(), made.image[..., 0].ravel().tolist(), strict=True))
+        assert [pair for pair in said if not ALL[made.meaning].allows(Label(pair[0]), Label(pair[1]))] == []
+
+
 def test_moving_at_zoom_1_is_a_shift_or_a_mirrored_one() -> None:
     """Against slices: hand and object at another place, sides swapped where mirrored."""
     source = layer("exact", 3)
     lifted = Layer(source.image, np.where(source.label == Label.BACKGROUND, np.uint8(255), source.label), 0)
     rows, columns = np.nonzero(lifted.label != Label.VOID)
     box = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    one = np.log(1 / 0.4) / np.log(1.25 / 0.4) + 1e-9
     for mirror in (0.9, 0.1):
-        moved = move(lifted, np.array([one, 0.999, 0.0, mirror]))
+        moved = move(lifted, np.array([ZOOM_1, 0.999, 0.0, mirror]))
         height, width = lifted.label[box].shape
         step = -1 if mirror < 0.5 else 1
         at = np.s_[:height, :width] if mirror < 0.5 else np.s_[:height, 24 - width :]

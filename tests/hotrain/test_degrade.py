@@ -107,6 +107,16 @@ def test_a_picture_depends_on_seed_and_position_alone() -> None:
     assert not np.array_equal(seen[0], seen[1]) and not np.array_equal(seen[0], seen[2])
 
 
+def test_each_pixel_of_each_position_has_noise_of_its_own() -> None:
+    grains = []
+    for position in range(6):
+        even = np.full((64, 64, 3), 128, np.uint8)
+        degrade(even, 0, position, DegradeRule(noise=1.0))
+        grains.append(even.reshape(-1).astype(float))
+    likeness = np.corrcoef([*grains, np.roll(grains[0], 1), np.roll(grains[0], 3), np.roll(grains[0], 64 * 3)])
+    assert np.abs(likeness - np.eye(9)).max() < 0.05
+
+
 def test_each_is_as_frequent_as_its_share_and_within_its_limits() -> None:
     rule = DegradeRule(blur=0.4, noise=0.2, jpeg=0.6)
     drawn = [draw_faults(7, position, rule, 480) for position in range(4000)]
