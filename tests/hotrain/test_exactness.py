@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,10 @@ def work(shards: str, out: str) -> None:
     torch.set_num_threads(1)
     distributed.join_group("cpu")
     found: dict[str, Any] = {name: learn(shards, options, 2) for name, options in OPTIONS.items()}
+    original = torch.compile
+    torch.compile = partial(original, backend="aot_eager")  # type: ignore[assignment]
+    found["compiled"] = learn(shards, {"compile": True}, 2)
+    torch.compile = original
     found |= {where: fail(shards, where) for where in ("loss", "norm of the gradient")}
     torch.save(found, Path(out) / f"{distributed.rank()}.pt")
     distributed.leave_group()
@@ -165,6 +170,12 @@ def test_every_option_changes_what_is_learnt(two: list[dict[str, Any]]) -> None:
     for name in OPTIONS:
         other = two[0][name]["moved"]
         assert (name == "plain") == bool((other - plain).norm() < 0.01 * plain.norm()), name
+
+
+def test_compiled_and_in_passes_gradients_still_travel_once(two: list[dict[str, Any]]) -> None:
+    for found in two:
+        assert found["compiled"]["losses"] == pytest.approx(found["plain"]["losses"], rel=1e-6)
+        assert (found["compiled"]["moved"] - found["plain"]["moved"]).norm() < 1e-6 * found["plain"]["moved"].norm()
 
 
 @pytest.mark.parametrize("where", ["loss", "norm of the gradient"])

@@ -241,14 +241,24 @@ def test_a_compiler_that_fails_is_explained(mixed: ShardIndex, monkeypatch: pyte
         one_step(mixed, compile=True)
 
 
-def test_synchronised_batchnorm_is_for_cuda_and_keeps_names(mixed: ShardIndex, tmp_path: Path) -> None:
+def test_synchronised_batchnorm_is_for_cuda(mixed: ShardIndex, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="--sync-batchnorm needs CUDA, and this run computes on cpu; leave it out"):
         fit(config(mixed, tmp_path / "run", sync_batchnorm=True))
-    model = create_model(MODEL, 3)
+
+
+def test_synchronised_batchnorm_keeps_names_parameters_and_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = create_model(MODEL, 3).eval()
     names, parameters = list(model.state_dict()), [id(parameter) for parameter in model.parameters()]
-    converted = place(model, torch.device("meta", 0), False) and nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    assert list(converted.state_dict()) == names and converted is model
-    assert len(parameters) == len(list(converted.parameters()))
+    image = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        before = model(image)["out"]
+        monkeypatch.setattr(nn.Module, "to", lambda self, *_, **__: self)  # there is no GPU here
+        placed = place(model, torch.device("cuda"), True)
+        assert torch.equal(placed(image)["out"], before)
+    assert placed is model and list(placed.state_dict()) == names
+    assert [id(parameter) for parameter in placed.parameters()] == parameters
+    norms = [module for module in placed.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert {type(norm) for norm in norms} == {nn.SyncBatchNorm} and {norm.momentum for norm in norms} == {0.1}
 
 
 def test_gradients_are_scaled_to_the_norm(mixed: ShardIndex) -> None:
