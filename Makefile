@@ -4,17 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := demo
+COMPARE := compare
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench lint types format clean
+.PHONY: help demo test soak bench compare lint types format clean
 
 help:
 	@echo "make demo    miniature datasets -> shards -> two trained models -> scores and pictures, in $(DEMO)/ (about 10 min)"
 	@echo "make test    all tests"
 	@echo "make soak    the long matrices"
+	@echo "make compare the reference project's recipe against ours on miniatures, into $(COMPARE)/ (90 min on 2 cores)"
 	@echo "make bench   speed beside the usual tools, which go into .venv-bench/ (over 1 GB)"
 	@echo "make lint    ruff; make types: mypy; make format: rewrite in place"
-	@echo "make clean   remove $(DEMO)/, $(VENV)/ and .venv-bench/"
+	@echo "make clean   remove $(DEMO)/, $(COMPARE)/, $(VENV)/ and .venv-bench/"
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -37,6 +39,9 @@ soak: $(READY)
 bench: $(READY)
 	$(BIN)/python tests/benchmarks
 
+compare: $(READY)
+	$(BIN)/python tests/compare --out $(COMPARE)
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,4 +54,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(DEMO) $(VENV) .venv-bench
+	rm -rf $(DEMO) $(COMPARE) $(VENV) .venv-bench

@@ -24,8 +24,9 @@ from hotrain.cli_eval import (
     on_corrupt_option,
     where_option,
 )
-from hotrain.config import PRECISIONS
+from hotrain.config import OPEN_LABELS, PRECISIONS
 from hotrain.errors import EXIT_INTERRUPTED, EXIT_SKIPPED, Interrupted
+from hotrain.input_rule import KINDS as INPUT_RULES
 from hotrain.optimizer import OPTIMIZERS, SCHEDULES
 from hotrain.order import ORDERS
 
@@ -55,6 +56,13 @@ for _command in (evaluate, compare, calibrate, annotate, export, review):
     cli.add_command(_command)
 
 
+def share_option(name: str, what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option that says to how many of the crops something is done."""
+    return click.option(
+        name, type=click.FloatRange(0, 1), default=0, show_default=True, metavar="SHARE", help=f"Of the crops. {what}"
+    )
+
+
 @cli.command()
 @click.option(
     "--shards", "shards", multiple=True, metavar="SHARD|DIR|GLOB", help="May be repeated; quote a glob. Required."
@@ -64,13 +72,23 @@ for _command in (evaluate, compare, calibrate, annotate, export, review):
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/<date-time>]")
 @click.option("--task", type=click.Choice(sorted(TASKS)), default="hand", show_default=True)
 @click.option("--init", type=click.Path(path_type=Path), help="Start from another run; only last layers are new.")
-@click.option("--config", "recipe", type=click.Path(path_type=Path), help="Options from a TOML file; those given win.")
+@click.option(
+    "--config",
+    "recipe",
+    type=click.Path(path_type=Path),
+    metavar="FILE|NAME",
+    help="Options from a TOML file, or a recipe's name: reference, default, cpu, freihand, egohos, egohands, ho3d. "
+    "Options given here win.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; its own options hold unless given again.")
 @click.option("--model", type=click.Choice(MODELS), default=MODELS[0], help="[default: that of --init, else resnet50]")
 @click.option("--weights", default="coco", show_default=True, metavar="coco|none|FILE", help="What to start from.")
 @click.option("--epochs", type=click.FloatRange(0, min_open=True), default=30, show_default=True)
 @click.option("--samples-per-epoch", type=click.IntRange(1), help="[default: as many as there are]")
 @click.option("--crop", type=click.IntRange(32), default=480, show_default=True, help="Pixels, side of a crop.")
+@click.option("--size", type=click.IntRange(32), help="Short side of an image as the network sees it.  [default: crop]")
+@click.option("--aim", type=click.FloatRange(0, 1), default=0, show_default=True, help="Share of crops over a hand.")
+@click.option("--even", type=click.FloatRange(0, 1), default=0, show_default=True, help="Bring hands to one size.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Over all processes.")
 @click.option("--accumulation", type=click.IntRange(1), default=1, show_default=True, help="Passes per step.")
 @click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="adamw", show_default=True)
@@ -88,6 +106,12 @@ for _command in (evaluate, compare, calibrate, annotate, export, review):
     help="Of averaged weights; 0: none.",
 )
 @click.option("--jitter", type=click.FloatRange(0), default=1.0, show_default=True, help="Of zoom and colours.")
+@click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror half of the crops.")
+@share_option("--blur", "Out of focus or moving.")
+@share_option("--noise", "With the noise of a sensor.")
+@share_option("--jpeg", "Compressed once more.")
+@share_option("--background", "Another crop behind hand and object.")
+@share_option("--paste", "Hand and object of another crop put on top.")
 @click.option("--balance", type=click.FloatRange(0, 1), default=0.25, show_default=True, help="Of rare classes.")
 @click.option("--prior", type=click.FloatRange(0), default=0.1, show_default=True, help="Toward background.")
 @click.option("--dice", type=click.FloatRange(0), default=0, show_default=True, help="Weight of soft Dice; 0: none.")
@@ -98,6 +122,20 @@ for _command in (evaluate, compare, calibrate, annotate, export, review):
     show_default=True,
     metavar="SHARE",
     help="Of each image, the hardest.",
+)
+@click.option(
+    "--input-rule",
+    type=click.Choice(INPUT_RULES),
+    default="short-side",
+    show_default=True,
+    help="Which side of an image becomes --size pixels long; squash: both.",
+)
+@click.option(
+    "--open-labels",
+    type=click.Choice(OPEN_LABELS),
+    default="sets",
+    show_default=True,
+    help="What a pixel teaches that may be several classes: one of them, nothing, or what was drawn.",
 )
 @click.option("--source-weight", multiple=True, metavar="NAME=W", help="Share of a source's samples; may be repeated.")
 @click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Loading processes per GPU.")
@@ -126,6 +164,13 @@ for _command in (evaluate, compare, calibrate, annotate, export, review):
 @click.option("--compile/--no-compile", default=False, help="Translate the model by torch.compile.")
 @click.option("--sync-batchnorm/--no-sync-batchnorm", default=False, help="BatchNorm over all GPUs.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N")
+@click.option(
+    "--preview-augment",
+    "preview",
+    type=click.Path(path_type=Path),
+    metavar="PNG",
+    help="Draw what the run would see of some samples, and end.",
+)
 @click.pass_context
 def fit(context: click.Context, **options: Any) -> None:
     """Train on the split train, score on the split val after each epoch, keep the best and the last.
@@ -137,7 +182,7 @@ def fit(context: click.Context, **options: Any) -> None:
     from hotrain.checkpoint import find
     from hotrain.config import FitConfig, read_recipe
 
-    resume, recipe = options.pop("resume"), options.pop("recipe")
+    resume, recipe, preview = options.pop("resume"), options.pop("recipe"), options.pop("preview")
     given = {
         name: value
         for name, value in options.items()
@@ -167,6 +212,13 @@ def fit(context: click.Context, **options: Any) -> None:
         if options["init"] is not None and "model" not in given:
             options["model"] = find(Path(options["init"])).facts["model"]
         config = FitConfig(**options)
+    if preview is not None:
+        from hotrain.augment_sheet import augment_sheet
+        from hotrain.pictures import save_picture
+
+        save_picture(augment_sheet(config), preview)
+        click.echo(preview)
+        return
 
     from hotrain.distributed import is_main, launch, processes_wanted
     from hotrain.fit import fit as run_fit

@@ -11,6 +11,7 @@ from typing import Any
 from hodata.labels import EXTENTS, TASKS
 from hodata.shards.select import read_keys
 from hotrain.errors import CheckpointError, TrainingError
+from hotrain.input_rule import KINDS as INPUT_RULES
 from hotrain.optimizer import OPTIMIZERS, SCHEDULES
 from hotrain.order import ORDERS
 
@@ -22,8 +23,13 @@ _TOML_KINDS: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "Mapping": (dict,),
 }
+OPEN_LABELS = ("sets", "ignore", "as-drawn")
 ON_CORRUPT = ("error", "skip")
+_RECIPES = Path(__file__).with_name("recipes")
 PRECISIONS = ("auto", "bf16", "fp32")
+
+# Options that say to how many of the crops something is done.
+SHARES = ("blur", "noise", "jpeg", "background", "paste")
 
 # What runs did that were begun before these options were recorded. They hold when such a run goes on, whatever the
 # defaults are by then.
@@ -37,6 +43,8 @@ UNRECORDED: Mapping[str, Any] = {
     "precision": "auto",
     "sync_batchnorm": False,
     "compile": False,
+    "open_labels": "sets",
+    **dict.fromkeys(SHARES, 0.0),
 }
 
 
@@ -54,7 +62,10 @@ class FitConfig:
         weights: `coco`, `none` or a file.
         init: another run's folder, whose weights are the start; takes the place of `weights`.
         epochs: how often `samples_per_epoch` samples are drawn.
-        crop: side of a training crop and short side of an image as the network sees it, pixels.
+        crop: side of a training crop, pixels.
+        size: short side of an image as the network sees it, pixels; None: that of the crop.
+        aim: share of the crops that are laid over a hand, see `crop.CropRule`.
+        even: how far hands of all images are brought to one size, see `crop.CropRule`.
         batch_size: samples of one optimizer step, over all processes and accumulation steps.
         accumulation: forward passes that one optimizer step is made of.
         workers: loading processes of each rank.
@@ -68,8 +79,15 @@ class FitConfig:
         warmup: share of the steps over which the learning rate rises.
         clip: gradients are scaled down to this norm, taken over all parameters; 0: never.
         ema: decay of the average of the weights that is scored and given to users (`averaging`); 0: no average.
-        source_weights: source name -> its share of the samples, relative to the others' sizes.
+        source_weights: source name -> its share of the samples, relative to the others'; a source that is not named
+            has the square root of its size.
         jitter: strength of random zoom and colour changes; 0: crops and mirroring alone.
+        flip: mirror half of the crops.
+        blur, noise, jpeg: shares of the samples, see `degrade.DegradeRule`.
+        background, paste: the same, see `composite.CompositeRule`.
+        input_rule: how an image enters the network, one of `hotrain.input_rule.KINDS`.
+        open_labels: what a pixel teaches whose mask leaves several classes open: `sets`: that it is one of them;
+            `ignore`: nothing; `as-drawn`: what its stored id says. See `hotrain.open_labels`.
         balance: how far rare classes weigh more in the loss, see `loss.set_weights`.
         prior: weight of the loss's prior toward background, see `loss.set_loss`.
         dice: weight of soft Dice, see `dice.dice_loss`; 0: none.
@@ -98,6 +116,9 @@ class FitConfig:
     init: str | None = None
     epochs: float = 30
     crop: int = 480
+    size: int | None = None
+    aim: float = 0.0
+    even: float = 0.0
     batch_size: int = 16
     accumulation: int = 1
     workers: int = 2
@@ -112,6 +133,14 @@ class FitConfig:
     ema: float = 0.0
     source_weights: Mapping[str, float] = field(default_factory=dict)
     jitter: float = 1.0
+    flip: bool = True
+    blur: float = 0.0
+    noise: float = 0.0
+    jpeg: float = 0.0
+    background: float = 0.0
+    paste: float = 0.0
+    input_rule: str = "short-side"
+    open_labels: str = "sets"
     balance: float = 0.25
     prior: float = 0.1
     dice: float = 0.0
@@ -135,9 +164,14 @@ class FitConfig:
             "extent": (self.extent in EXTENTS, f"one of {', '.join(EXTENTS)}"),
             "epochs": (self.epochs > 0, "more than 0"),
             "crop": (self.crop >= 32, "32 or more"),
+            "size": (self.size is None or self.size >= 32, "32 or more"),
+            "aim": (0 <= self.aim <= 1, "0 to 1"),
+            "even": (0 <= self.even <= 1, "0 to 1"),
             "batch_size": (self.batch_size >= 1, "1 or more"),
             "accumulation": (self.accumulation >= 1, "1 or more"),
             "samples_per_epoch": (self.samples_per_epoch is None or self.samples_per_epoch >= 1, "1 or more"),
+            "input_rule": (self.input_rule in INPUT_RULES, f"one of {', '.join(INPUT_RULES)}"),
+            "open_labels": (self.open_labels in OPEN_LABELS, f"one of {', '.join(OPEN_LABELS)}"),
             "seed": (0 <= self.seed < 2**63, "0 to 2**63 - 1"),
             "workers": (self.workers >= 0, "0 or more"),
             "optimizer": (self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
@@ -148,6 +182,8 @@ class FitConfig:
             "dice": (self.dice >= 0, "0 or more"),
             "hard_pixels": (0 < self.hard_pixels <= 1, "more than 0 and at most 1"),
             "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
+            **{name: (0 <= getattr(self, name) <= 1, "0 to 1") for name in SHARES},
+            "paste": (self.paste + self.background <= 1, "at most 1 together with background: no sample is both"),
             "order": (self.order in ORDERS, f"one of {', '.join(ORDERS)}"),
             "checkpoint_every": (self.checkpoint_every >= 0, "0 or more minutes"),
             "on_corrupt": (self.on_corrupt in ON_CORRUPT, f"one of {', '.join(ON_CORRUPT)}"),
@@ -173,12 +209,24 @@ class FitConfig:
         return cls(**{**UNRECORDED, **data, "shards": tuple(data["shards"]), "exclude": tuple(data.get("exclude", ()))})
 
 
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(path.stem for path in _RECIPES.glob("*.toml"))
+
+
 def read_recipe(path: Path) -> dict[str, Any]:
     """Options of a run from a TOML file: the names of `FitConfig`'s fields, dashes allowed for underscores.
+
+    Args:
+        path: a file, or the name of a recipe that comes with the package: `cpu`.
 
     Raises:
         TrainingError: it cannot be read, or names no option of a run.
     """
+    if str(path) in recipe_names() and not path.is_file():
+        path = _RECIPES / f"{path}.toml"
+    elif not path.suffix and not path.exists():
+        raise TrainingError(f"{path}: no such file, and no recipe has that name; there are {', '.join(recipe_names())}")
     try:
         recipe = {name.replace("-", "_"): value for name, value in tomllib.loads(path.read_text("utf-8")).items()}
     except (OSError, ValueError) as error:

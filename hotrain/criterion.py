@@ -37,7 +37,7 @@ class Criterion:
     """The loss of a run.
 
     Args:
-        tables: uint8 [M, 256], which sets occur (`loss.set_tables`).
+        tables: uint8 [M, 256], which sets occur (`open_labels.training_tables`).
         weights: float32 [2**K], of each set (`loss.set_weights`), on the CPU.
         config: `prior`, `hard_pixels` and `dice`.
         device: where the logits are.

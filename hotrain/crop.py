@@ -6,8 +6,8 @@ Shapes: H W of an image, S side of a crop. Only the pixels that are kept are res
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch.nn import functional
 from hodata.labels import Label
 from hotrain.input_rule import InputRule
 
+_MOST_EVEN = 4.0  # no hand is enlarged or shrunk more than so much to match the others
 BEYOND = 118  # grey outside of the image: about the mean that normalisation takes away
 
 
@@ -28,17 +29,28 @@ class CropRule:
         size: pixels, both sides.
         scale: smallest and largest zoom, relative to the size that the input rule gives; log-uniform between them.
         flip: whether half of the crops are mirrored.
+        aim: share of the crops that are laid over a hand, which then may lie anywhere in them; the others are laid
+            anywhere.
+        even: how far hands of all images are brought to one size, 0 to 1: the zoom is multiplied by
+            (`hand_size` / size of this hand) ** even.
+        hand_size: pixels at zoom 1, root of the area of the box: that of a typical hand.
     """
 
     size: int
     scale: tuple[float, float] = (0.6, 1.7)
     flip: bool = True
+    aim: float = 0.0
+    even: float = 0.0
+    hand_size: float = 0.0
 
     @classmethod
-    def of_strength(cls, size: int, strength: float) -> CropRule:
+    def of_strength(cls, size: int, strength: float, **others: Any) -> CropRule:
         """The default zoom raised to a power: 0 leaves every image at the size that the input rule gives."""
         low, high = cls.scale
-        return cls(size, (low**strength, high**strength))
+        return cls(size, (low**strength, high**strength), **others)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "scale": list(self.scale)}
 
 
 class Box(NamedTuple):
@@ -67,21 +79,41 @@ class Window:
     mirrored: bool
 
 
-def draw_window(width: int, height: int, rule: InputRule, crop: CropRule, numbers: NDArray[np.float64]) -> Window:
-    """The window of one crop from four numbers in [0, 1): zoom, x, y, mirror.
+def draw_window(
+    width: int,
+    height: int,
+    rule: InputRule,
+    crop: CropRule,
+    numbers: NDArray[np.float64],
+    hands: NDArray[np.float32] | None = None,
+) -> Window:
+    """The window of one crop from six numbers in [0, 1): zoom, x, y, mirror, whether to aim at a hand, which hand.
 
     Args:
         width, height: of the image.
         rule: gives the size of the image at zoom 1.
-        crop: limits of the zoom, and the crop's size.
-        numbers: float64 [4].
+        crop: limits of the zoom, the crop's size, and what hands have to do with both.
+        numbers: float64 [6].
+        hands: float32 [N, 4], left, top, right and bottom of each hand's box, pixels of the image.
     """
     low, high = (math.log(limit) for limit in crop.scale)
     zoom = math.exp(low + (high - low) * numbers[0])
-    scaled = [max(round(side * zoom), 1) for side in rule.network_size(width, height)]
+    seen = rule.network_size(width, height)
+    centre: tuple[float | None, float | None] = (None, None)
+    if hands is not None and len(hands):
+        left, top, right, bottom = (float(side) for side in hands[int(numbers[5] * len(hands))])
+        across, down = (right - left + 1) / width, (bottom - top + 1) / height
+        if crop.even:
+            size = math.sqrt(across * seen[0] * down * seen[1])
+            zoom *= min(max((crop.hand_size / size) ** crop.even, 1 / _MOST_EVEN), _MOST_EVEN)
+        if numbers[4] < crop.aim:
+            centre = (left / width + across / 2, top / height + down / 2)
+    scaled = [max(round(side * zoom), 1) for side in seen]
     shrink = next((k for k in (8, 4, 2) if scaled[0] * k <= width and scaled[1] * k <= height), 1)
-    columns = _along(width, scaled[0], crop.size, float(numbers[1]), shrink)
-    rows = _along(height, scaled[1], crop.size, float(numbers[2]), shrink)
+    columns, rows = (
+        _along(side, zoomed, crop.size, _place(float(number), middle, zoomed, crop.size), shrink)
+        for side, zoomed, number, middle in zip((width, height), scaled, numbers[1:3], centre, strict=True)
+    )
     taken, shown = (Box(x, y, across, down) for (x, across), (y, down) in zip(columns, rows, strict=True))
     return Window(taken, shown, shrink, bool(crop.flip and numbers[3] < 0.5))
 
@@ -108,7 +140,8 @@ def cut(
     if shown.width < label.shape[1] or shown.height < label.shape[0]:
         pixels[:] = BEYOND
         label[:] = Label.VOID
-    region = torch.from_numpy(image[top : top + down, left : left + across]).permute(2, 0, 1)[None]
+    # The batch dimension first: added to channels that are last, its stride would hide from torch that they are.
+    region = torch.from_numpy(image[top : top + down, left : left + across])[None].permute(0, 3, 1, 2)
     if region.shape[2:] != (shown.height, shown.width):
         # torch's kernel for bytes in this layout takes a fifth of Pillow's time; it wants them without gaps.
         region = region.contiguous(memory_format=torch.channels_last)
@@ -123,6 +156,21 @@ def cut(
     inside = np.s_[shown.y : shown.y + shown.height, x : x + shown.width]
     pixels[inside] = region[0].permute(1, 2, 0).numpy()
     label[inside] = mask.take(rows, 0).take(columns, 1)
+
+
+def _place(number: float, middle: float | None, scaled: int, size: int) -> float:
+    """The number in [0, 1) that makes `_along` put a point at a random place of the crop, as far as the image reaches.
+
+    Args:
+        number: in [0, 1): where in the crop.
+        middle: the point, relative to the image's side; None: anywhere, the number itself.
+        scaled: pixels of the image's side, zoomed.
+        size: of the crop.
+    """
+    if middle is None or scaled <= size:  # all of the image is in the crop already
+        return number
+    corner = math.floor(middle * scaled - number * size)
+    return (min(max(corner, 0), scaled - size) + 0.5) / (scaled - size + 1)
 
 
 def _along(side: int, scaled: int, size: int, number: float, shrink: int) -> tuple[tuple[int, int], tuple[int, int]]:

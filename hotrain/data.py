@@ -21,8 +21,11 @@ from torch.utils.data import Dataset
 from hodata.errors import ShardError
 from hodata.labels import Label, mirror_table
 from hotrain.columns import coded
+from hotrain.composite import BLOCK, CompositeRule, Compositor, Layer, block_of
 from hotrain.crop import BEYOND, CropRule, cut, draw_window
 from hotrain.damage import Damaged
+from hotrain.degrade import DegradeRule, degrade
+from hotrain.hand_boxes import HandBoxes
 from hotrain.input_rule import InputRule
 from hotrain.order import Order, uniforms
 
@@ -59,6 +62,8 @@ class CropData(Dataset[Batch]):
         order: of the run; its sources are the keys of `rows`.
         rule: how an image enters the network.
         crop: what is cut from it.
+        composite: how often a crop is made of two.
+        degrade: how often a crop is blurred, noisy or compressed.
         skip_damaged: a sample that cannot be read becomes an empty one, and is named in the batch; else it raises.
     """
 
@@ -70,12 +75,20 @@ class CropData(Dataset[Batch]):
         rule: InputRule,
         crop: CropRule,
         *,
+        composite: CompositeRule | None = None,
+        degrade: DegradeRule | None = None,
         skip_damaged: bool = False,
     ) -> None:
         self._reader = index.reader()
         self._rows = [rows[name] for name in order.sources]
-        self._order, self._rule, self._crop = order, rule, crop
+        self.order, self.rule, self.crop = order, rule, crop
+        self._degrade = degrade or DegradeRule()
+        self._compositor: Compositor | None = None
+        if composite and composite != CompositeRule():
+            meanings = [index.meanings[name] for name in sorted(index.meanings)]
+            self._compositor = Compositor(meanings, composite, order.seed)
         self._skip_damaged = skip_damaged
+        self._hands = HandBoxes(index) if crop.aim or crop.even else None
         self._kinds, self._kind = coded(index, "image_kind")
         self._keys = index.table.column("key")
         self._meaning = meaning_numbers(index)
@@ -95,23 +108,22 @@ class CropData(Dataset[Batch]):
         Raises:
             ShardError: a sample is damaged and `skip_damaged` is not set.
         """
-        source, sample = self._order.locate(positions)
-        rows = np.array([self._rows[s][i] for s, i in zip(source, sample, strict=True)], dtype=np.int64)
-        facts = Facts(self._crop.size, self._meaning[rows], rows, positions.copy())
-        images, labels = (part.numpy() for part in _parts(pixels, len(rows), self._crop.size))
+        rows = self._rows_at(positions)
+        facts = Facts(self.crop.size, self._meaning[rows], rows, positions.copy())
+        images, labels = (part.numpy() for part in _parts(pixels, len(rows), self.crop.size))
         for n, (row, position) in enumerate(zip(rows.tolist(), positions.tolist(), strict=True)):
-            try:
-                self.write_crop(row, position, images[n], labels[n])
-            except ShardError as error:
-                if not self._skip_damaged:
-                    raise
-                images[n], labels[n] = BEYOND, Label.VOID
-                facts.damaged.append(Damaged(self._key(row), str(error)))
+            damaged = self._crop_or_empty(row, position, images[n], labels[n])
+            if damaged:
+                facts.damaged.append(damaged)
+        if self._compositor:
+            self._compose(self._compositor, positions, images, labels)
+        for image, position in zip(images, positions.tolist(), strict=True):
+            degrade(image, self.order.seed, position, self._degrade)
         return facts
 
     def batch_bytes(self, samples: int) -> int:
         """Bytes of the pixels of a batch."""
-        return samples * 4 * self._crop.size**2
+        return samples * 4 * self.crop.size**2
 
     def write_crop(self, row: int, position: int, pixels: NDArray[np.uint8], label: NDArray[np.uint8]) -> None:
         """Read one row and write its crop for one position into a batch.
@@ -127,11 +139,60 @@ class CropData(Dataset[Batch]):
         key, kind = self._key(row), self._kinds[self._kind[row]]
         mask = read_mask(self._reader, row, key)
         height, width = mask.shape
-        window = draw_window(width, height, self._rule, self._crop, uniforms(self._order.seed, position, GEOMETRY, 4))
+        numbers = uniforms(self.order.seed, position, GEOMETRY, 6)
+        hands = self._hands.of(row) if self._hands else None
+        window = draw_window(width, height, self.rule, self.crop, numbers, hands)
         image = decode_image(self._reader.image(row), kind, key, (width, height), window.shrink)
         cut(image, mask, window, pixels, label)
         if window.mirrored:
             label[:] = np.frombuffer(label.tobytes().translate(self._mirror), np.uint8).reshape(label.shape)
+
+    def _compose(
+        self,
+        compositor: Compositor,
+        positions: NDArray[np.int64],
+        images: NDArray[np.uint8],
+        labels: NDArray[np.uint8],
+    ) -> None:
+        """Make composites of a batch's crops, in place; donors that are not in it are read."""
+        here = positions.tolist()
+        around = (np.unique(positions // BLOCK)[:, None] * BLOCK + np.arange(BLOCK)).ravel()
+        row_at = dict(zip(around.tolist(), self._rows_at(around).tolist(), strict=True))
+        crops = {
+            position: Layer(image, label, int(self._meaning[row_at[position]]))
+            for position, image, label in zip(here, images, labels, strict=True)
+        }
+        plans = [compositor.plan(p, self._meaning[[row_at[other] for other in block_of(p)]]) for p in here]
+        for donor in {plan.donor for plan in plans if plan} - crops.keys():
+            layer = Layer(np.empty_like(images[0]), np.empty_like(labels[0]), int(self._meaning[row_at[donor]]))
+            self._crop_or_empty(row_at[donor], donor, layer.image, layer.label)
+            crops[donor] = layer
+        # All are made before any is written: a donor lends its crop as it was cut.
+        made = [
+            compositor.make(plan, crops[position], crops[plan.donor]) if plan else None
+            for position, plan in zip(here, plans, strict=True)
+        ]
+        for n, composite in enumerate(made):
+            if composite:
+                images[n], labels[n] = composite.image, composite.label
+
+    def _crop_or_empty(
+        self, row: int, position: int, pixels: NDArray[np.uint8], label: NDArray[np.uint8]
+    ) -> Damaged | None:
+        """`write_crop`; where damage is skipped, an empty crop and what is wrong."""
+        try:
+            self.write_crop(row, position, pixels, label)
+        except ShardError as error:
+            if not self._skip_damaged:
+                raise
+            pixels[:], label[:] = BEYOND, Label.VOID
+            return Damaged(self._key(row), str(error))
+        return None
+
+    def _rows_at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 [N]: the rows that stand at some positions of the run."""
+        source, sample = self.order.locate(positions)
+        return np.array([self._rows[s][i] for s, i in zip(source, sample, strict=True)], dtype=np.int64)
 
     def _key(self, row: int) -> str:
         return str(self._keys[row].as_py())

@@ -23,19 +23,18 @@ from hotrain.acceleration import place
 from hotrain.averaging import average_of
 from hotrain.calibrate import calibrate
 from hotrain.calibration import Calibration, write_calibration
-from hotrain.config import UNRECORDED, FitConfig
-from hotrain.crop import CropRule
+from hotrain.card_facts import dataset_words, write_card
+from hotrain.config import SHARES, UNRECORDED, FitConfig
 from hotrain.damage import Tally
 from hotrain.data import CropData
 from hotrain.distributed import barrier, is_main, join_group, leave_group, rank, share_buffers, world_size
 from hotrain.errors import CheckpointError, Interrupted
 from hotrain.evaluate import evaluate
 from hotrain.guards import micro_batch
-from hotrain.input_rule import InputRule
 from hotrain.loader import Loader
 from hotrain.metrics import Report
 from hotrain.optimizer import OPTIMIZERS, create_optimizer, learning_rate, parameter_groups
-from hotrain.order import ORDER_VERSION, Order
+from hotrain.order import ORDER_VERSION
 from hotrain.pictures import save_picture
 from hotrain.predict import NetworkPredictor, load_predictor
 from hotrain.progress import FileLog, Progress, RunLog, progress, read_log
@@ -44,6 +43,7 @@ from hotrain.sheets import example_sheet, spread_rows, training_curves
 from hotrain.start import Start, begin
 from hotrain.step import Flags, Step
 from hotrain.stop import StopSignals
+from hotrain.training_data import training_data
 
 _LOG_STEPS = 20
 _PREVIEWS = 8
@@ -75,14 +75,12 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
     micro = micro_batch(config.batch_size, world_size(), config.accumulation)
 
     selection = select(config, task)
-    sizes = {name: len(rows) for name, rows in selection.rows.items()}
-    order = Order(sizes, config.seed, config.source_weights, _shard_sizes(selection, config.order))
-    rule, crop = InputRule(config.crop), CropRule.of_strength(config.crop, config.jitter)
+    data = training_data(config, selection)
     steps_per_epoch = max(round((config.samples_per_epoch or len(selection.train_rows)) / config.batch_size), 1)
     steps = max(round(config.epochs * steps_per_epoch), 1)
 
     start = begin(config, task, before)
-    facts = _facts(config, task, selection, start, rule, crop)
+    facts = _facts(config, task, selection, start, data)
     number = 0
     if before:
         before.require(**{name: facts[name] for name in _MUST_AGREE})
@@ -96,7 +94,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
     skip = config.on_corrupt == "skip"
     tally = Tally(config.max_corrupt, before.facts.get("damaged") if before else None)
     loader = Loader(
-        CropData(selection.index, selection.rows, order, rule, crop, skip_damaged=skip),
+        data,
         start=number * config.batch_size,
         stop=steps * config.batch_size,
         batch=config.batch_size,
@@ -116,7 +114,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
     if before:
         optimizer.load_state_dict(before.optimizer())
     step = Step(start, optimizer, task, selection, config, device)
-    predictor = NetworkPredictor(scored_model, rule, start.mean, start.std, device)
+    predictor = NetworkPredictor(scored_model, data.rule, start.mean, start.std, device)
 
     def save(position: int) -> None:
         if is_main():
@@ -147,7 +145,8 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
                 share_buffers(scored_model)
                 result = _validate(selection, task, predictor, config.extent, micro, tally if skip else None)
                 if is_main():
-                    _keep_best(run, position, result)
+                    if _keep_best(run, position, result):
+                        write_card(checkpoint.find(run), selection)
                     _show(run, position, selection, predictor, task, result, log, bar, skip)
             if number == steps:
                 break
@@ -186,6 +185,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
         if is_main() and len(selection.val_rows):
             found = _calibrate_best(run, selection, task, config.extent, device, tally)
             bar.say(f"calibrated on validation: temperature {found.temperature:.2f}, ECE {found.after.ece:.3f}")
+            write_card(checkpoint.find(run), selection)
     barrier()
 
 
@@ -216,31 +216,32 @@ _MUST_AGREE = (
     "ema",
     "dice",
     "hard_pixels",
+    "open_labels",
+    *SHARES,
 )
 
 
-def _facts(
-    config: FitConfig, task: Task, selection: Selection, start: Start, rule: InputRule, crop: CropRule
-) -> dict[str, Any]:
+def _facts(config: FitConfig, task: Task, selection: Selection, start: Start, data: CropData) -> dict[str, Any]:
     """What run.json records besides version and position."""
     return {
         "task": task.name,
         "classes": list(task.classes),
         "model": config.model,
         "extent": config.extent,
-        "input_rule": rule.to_json(),
-        "crop_rule": {"size": crop.size, "scale": list(crop.scale), "flip": crop.flip},
+        "input_rule": data.rule.to_json(),
+        "crop_rule": data.crop.to_json(),
         "mean": list(start.mean),
         "std": list(start.std),
         "lr": start.lr,
         "body_factor": start.body_factor,
         "data_hash": selection.data_hash,
         "sources": {name: len(rows) for name, rows in selection.rows.items()},
+        "datasets": {**start.datasets, **dataset_words(selection.index, selection.rows)},
         "order_version": ORDER_VERSION,
         "order": config.order,
         "seed": config.seed,
         "batch_size": config.batch_size,
-        "source_weights": dict(config.source_weights),
+        "source_weights": dict(zip(data.order.sources, data.order.counts.tolist(), strict=True)),
         **{name: getattr(config, name) for name in UNRECORDED},
         "config": config.to_json(),
         "versions": {
@@ -250,14 +251,6 @@ def _facts(
             "numpy": np.__version__,
         },
     }
-
-
-def _shard_sizes(selection: Selection, order: str) -> dict[str, list[int]] | None:
-    """Source -> samples in each of its shards, which block order goes by."""
-    if order != "blocks":
-        return None
-    numbers = selection.index.shard_number
-    return {name: np.unique(numbers[rows], return_counts=True)[1].tolist() for name, rows in selection.rows.items()}
 
 
 def _last_scored(run: Path) -> int:
@@ -286,13 +279,18 @@ def _calibrate_best(
     return found
 
 
-def _keep_best(run: Path, position: int, result: Report | None) -> None:
-    """Mark the checkpoint at this position if it is the best one so far; drop the ones in between."""
+def _keep_best(run: Path, position: int, result: Report | None) -> bool:
+    """Mark the checkpoint at this position if it is the best one so far; drop the ones in between.
+
+    Returns:
+        whether it is what `checkpoint.find` opens now.
+    """
     if result is not None and result.pooled.jaccard is not None:
         best = checkpoint.best_score(run)
         if best is None or result.pooled.jaccard > best["jaccard"]:
             checkpoint.mark_best(run, checkpoint.folder(run, position), result.to_json())
     checkpoint.remove_old(run)
+    return checkpoint.find(run).position == position
 
 
 def _show(

@@ -69,13 +69,21 @@ def refuse_illegal_ids(index: ShardIndex, rows: NDArray[np.int64]) -> None:
         )
 
 
-def refuse_free_answers(index: ShardIndex, rows: NDArray[np.int64], task: Task) -> None:
+def refuse_free_answers(
+    index: ShardIndex, rows: NDArray[np.int64], task: Task, tables: NDArray[np.uint8] | None = None
+) -> None:
     """Raise SelectionError where one class is allowed for every pixel of every sample.
 
     The model could answer that class everywhere at no cost, and would learn to.
+
+    Args:
+        index: the shards.
+        rows: int64 [N] that are trained on.
+        task: its classes.
+        tables: uint8 [M, 256] that training reads; None: `task_tables`.
     """
     allowed = (1 << len(task.classes)) - 1
-    for sets, _ in _present_sets(index, rows, task):
+    for sets, _ in _present_sets(index, rows, task, tables):
         allowed &= int(np.bitwise_and.reduce(sets))
     if allowed:
         names = ", ".join(name for c, name in enumerate(task.classes) if allowed >> c & 1)
@@ -87,13 +95,16 @@ def refuse_free_answers(index: ShardIndex, rows: NDArray[np.int64], task: Task) 
         )
 
 
-def missing_classes(index: ShardIndex, rows: NDArray[np.int64], task: Task) -> list[str]:
+def missing_classes(
+    index: ShardIndex, rows: NDArray[np.int64], task: Task, tables: NDArray[np.uint8] | None = None
+) -> list[str]:
     """Public classes that no pixel of the selection can be told to be, for people to be warned of.
 
-    A class counts as taught where a pixel's set holds nothing else but it and the arm that belongs to it.
+    A class counts as taught where a pixel's set holds nothing else but it and the arm that belongs to it. Arguments as
+    of `refuse_free_answers`.
     """
     taught = set()
-    for sets, _ in _present_sets(index, rows, task):
+    for sets, _ in _present_sets(index, rows, task, tables):
         for c in range(task.public):
             own = (1 << c) | sum(1 << arm for arm, hand in task.arm_to_hand.items() if hand == c)
             if (((sets & ~np.uint8(own)) == 0) & (sets >> c & 1).astype(bool)).any():
@@ -101,10 +112,17 @@ def missing_classes(index: ShardIndex, rows: NDArray[np.int64], task: Task) -> l
     return [name for c, name in enumerate(task.public_classes) if c not in taught]
 
 
-def set_pixels(index: ShardIndex, rows: NDArray[np.int64], task: Task) -> NDArray[np.int64]:
-    """int64 [2**K]: pixels of each set of classes in the masks of some rows."""
+def task_tables(index: ShardIndex, task: Task) -> NDArray[np.uint8]:
+    """uint8 [M, 256]: `task_table` of each meaning of an index, sorted by name; `data.meaning_numbers` counts them."""
+    return np.stack([task_table(index.meanings[name], task) for name in sorted(index.meanings)])
+
+
+def set_pixels(
+    index: ShardIndex, rows: NDArray[np.int64], task: Task, tables: NDArray[np.uint8] | None = None
+) -> NDArray[np.int64]:
+    """int64 [2**K]: pixels of each set of classes in the masks of some rows, read by `tables` (None: `task_tables`)."""
     counts = np.zeros(1 << len(task.classes), dtype=np.int64)
-    for sets, pixels in _present_sets(index, rows, task):
+    for sets, pixels in _present_sets(index, rows, task, tables):
         np.add.at(counts, sets, pixels)
     return counts
 
@@ -162,15 +180,17 @@ def micro_batch(batch: int, ranks: int, accumulation: int) -> int:
 
 
 def _present_sets(
-    index: ShardIndex, rows: NDArray[np.int64], task: Task
+    index: ShardIndex, rows: NDArray[np.int64], task: Task, tables: NDArray[np.uint8] | None
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """For each meaning among the rows: the sets of the labels that occur, and their pixels."""
     pixels = label_pixels(index, rows)
+    tables = task_tables(index, task) if tables is None else tables
+    place = {name: number for number, name in enumerate(sorted(index.meanings))}
     names, codes = coded(index, "meaning")
     found = []
     for code in np.unique(codes[rows]).tolist():
         total = pixels[codes[rows] == code].sum(0)
         occurring = np.flatnonzero(total)
         ids = np.array([int(LABELS[place]) for place in occurring])
-        found.append((task_table(index.meanings[names[code]], task)[ids], total[occurring]))
+        found.append((tables[place[names[code]], ids], total[occurring]))
     return found

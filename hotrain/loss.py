@@ -5,7 +5,6 @@ Shapes: B batch, K classes, H W pixels, M meanings.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hodata.labels import Meaning, Task, task_table
 from hotrain.hard_pixels import hardest
 
 _HEAVIEST = 10.0
-
-
-def set_tables(meanings: Sequence[Meaning], task: Task) -> Tensor:
-    """uint8 [M, 256]: `task_table` of each meaning; indexed by (meaning, stored id)."""
-    return torch.from_numpy(np.stack([task_table(meaning, task) for meaning in meanings]))
 
 
 def class_sets(label: Tensor, meaning: Tensor, tables: Tensor) -> Tensor:

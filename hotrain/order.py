@@ -83,6 +83,12 @@ class Order:
             sample[chosen] = self._epoch(s, e)[offset[chosen]]
         return source, sample
 
+    def when(self, source: int, sample: int, epoch: int) -> int:
+        """The position at which a sample stands in an epoch of its source: the inverse of `locate`."""
+        offset = int(np.flatnonzero(self._epoch(source, epoch) == sample)[0])
+        block, rank = divmod(epoch * int(self.sizes[source]) + offset, int(self.counts[source]))
+        return block * PATTERN + int(np.flatnonzero(self.pattern == source)[rank])
+
     def _epoch(self, source: int, epoch: int) -> NDArray[np.int64]:
         held = self._held[source]
         if epoch not in held:
@@ -158,8 +164,13 @@ def uniforms(seed: int, position: int, purpose: int, count: int) -> NDArray[np.f
     Returns:
         float64 [count], uniform in [0, 1).
     """
+    return np.asarray((raw_words(seed, position, purpose, count) >> np.uint64(11)) * 2.0**-53)
+
+
+def raw_words(seed: int, position: int, purpose: int, count: int) -> NDArray[np.uint64]:
+    """uint64 [count]: the random bits behind `uniforms`, for those who need many."""
     generator = np.random.Philox(key=np.array([seed, position], np.uint64), counter=[0, 0, 0, purpose])
-    return np.asarray((generator.random_raw(count) >> np.uint64(11)) * 2.0**-53)
+    return np.asarray(generator.random_raw(count))
 
 
 def _check(sizes: Mapping[str, int], weights: Mapping[str, float]) -> None:

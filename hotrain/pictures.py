@@ -15,6 +15,7 @@ from hodata.labels import COLORS, LABELS, Label, Task, color_table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
 
 Color = tuple[int, int, int]
 _PAPER, _INK, _FAINT = (255, 255, 255), (30, 30, 30), (215, 215, 215)
@@ -73,12 +74,20 @@ def prediction_sheet(
         x, y = 8 + width * (number % columns), 34 + line * (number // columns)
         sheet.paste(cell, (x, y))
         draw.text((x, y + height + 3), example.caption, _INK, small)
-    x, y = 8, 34 + rows * line + 6
+    draw_legend(draw, (8, 34 + rows * line + 6), legend)
+    return sheet
+
+
+def draw_legend(draw: ImageDraw, corner: tuple[int, int], legend: Mapping[str, Color]) -> None:
+    """Names beside their colours, in one line."""
+    from PIL import ImageFont
+
+    small = ImageFont.load_default(11)
+    x, y = corner
     for name, color in legend.items():
         draw.rectangle((x, y, x + 12, y + 12), color, _INK)
         draw.text((x + 17, y), name, _INK, small)
         x += 32 + int(draw.textlength(name, small))
-    return sheet
 
 
 def curves(charts: Mapping[str, Sequence[Curve]], x_name: str) -> Image:
@@ -112,33 +121,49 @@ def _panels(example: Example, task: Task, height: int) -> Image:
 
     width = max(round(example.image.shape[1] * height / example.image.shape[0]), 1)
     image = np.asarray(Image.fromarray(example.image).resize((width, height), Image.Resampling.BILINEAR))
-    truth = _overlay(image, _nearest(example.label, width, height), color_table())
-    answer = _overlay(image, _nearest(example.predicted, width, height), class_colors(task))
+    truth = overlay(image, nearest(example.label, width, height), color_table())
+    answer = overlay(image, nearest(example.predicted, width, height), class_colors(task))
     gap = np.full((height, 3, 3), 255, dtype=np.uint8)
     return Image.fromarray(np.concatenate([image, gap, truth, gap, answer], 1))
 
 
-def _overlay(image: NDArray[np.uint8], ids: NDArray[np.uint8], colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Tint what is not background (id 0), with a full-colour outline where ids change."""
-    mixed = (0.5 * image + 0.5 * colors[ids]).astype(np.uint8)
+def overlay(
+    image: NDArray[np.uint8], ids: NDArray[np.uint8], colors: NDArray[np.uint8], tint: float = 0.5, light: float = 0.75
+) -> NDArray[np.uint8]:
+    """Tint what is not background (id 0), with a full-colour outline where ids change.
+
+    Args:
+        image: uint8 [H, W, 3].
+        ids: uint8 [H, W].
+        colors: uint8 [N, 3], of each id.
+        tint: share of the colour, 0..1.
+        light: of the background, relative to the image.
+    """
+    mixed = ((1 - tint) * image + tint * colors[ids]).astype(np.uint8)
     edge = np.zeros(ids.shape, dtype=bool)
     edge[1:] |= ids[1:] != ids[:-1]
     edge[:, 1:] |= ids[:, 1:] != ids[:, :-1]
-    painted = np.where((ids > 0)[..., None], mixed, (image * 0.75).astype(np.uint8))
+    painted = np.where((ids > 0)[..., None], mixed, (image * light).astype(np.uint8))
     painted[edge & (ids > 0)] = colors[ids][edge & (ids > 0)]
     return np.asarray(painted, dtype=np.uint8)
 
 
-def _nearest(ids: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+def nearest(ids: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """A label map at another size."""
     rows = (np.arange(height) + 0.5) * ids.shape[0] / height
     columns = (np.arange(width) + 0.5) * ids.shape[1] / width
     return ids[rows.astype(np.int64)[:, None], columns.astype(np.int64)[None]]
 
 
 def _legend(examples: Sequence[Example], task: Task) -> dict[str, Color]:
-    stored = sorted({int(value) for example in examples for value in np.unique(example.label)})
-    names = {label.label_name: COLORS[label] for label in LABELS if int(label) in stored and label}
+    names = label_legend([example.label for example in examples])
     return names | {name: COLORS[label_of_class(name)] for name in task.classes[1:] if name not in names}
+
+
+def label_legend(labels: Sequence[NDArray[np.uint8]]) -> dict[str, Color]:
+    """Name and colour of the labels in some label maps, without background."""
+    stored = {int(value) for label in labels for value in np.unique(label)}
+    return {label.label_name: COLORS[label] for label in LABELS if int(label) in stored and label}
 
 
 def label_of_class(class_name: str) -> Label:

@@ -16,6 +16,7 @@ from hotrain import guards
 from hotrain.config import FitConfig
 from hotrain.errors import SelectionError
 from hotrain.metrics import source_extent
+from hotrain.open_labels import training_tables
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Selection:
         rows: source -> its training rows.
         val_rows: validation rows, at most the limit; empty where the shards have no such split.
         data_hash: of the training rows.
+        tables: uint8 [M, 256], stored id -> set of classes, as training reads it (`open_labels.training_tables`).
         notes: for people: what is selected, and what to be careful of.
     """
 
@@ -34,6 +36,7 @@ class Selection:
     rows: Mapping[str, NDArray[np.int64]]
     val_rows: NDArray[np.int64]
     data_hash: str
+    tables: NDArray[np.uint8]
     notes: list[str]
 
     @property
@@ -61,15 +64,16 @@ def select(config: FitConfig, task: Task) -> Selection:
         )
     warnings = selected.notes + guards.refuse_leaks(index, chosen)
     guards.refuse_illegal_ids(index, train)
-    guards.refuse_free_answers(index, train, task)
+    tables = training_tables(index, train, task, config.open_labels)
+    guards.refuse_free_answers(index, train, task, tables)
     sources = index.column("source")
     rows = {str(name): train[sources[train] == name] for name in sorted(set(sources[train]))}
     judges = np.array([index.meanings[name].scored for name in index.column("meaning")[val]], dtype=bool)
     val_rows = _fixed_subset(index, val[judges], config.val_limit)
     if selector:
         warnings.append(f"selected: {len(chosen):,} of {len(index):,} samples, {len(train):,} of them to train on")
-    notes = warnings + _notes(index, rows, val_rows, task, config.extent)
-    return Selection(index, rows, val_rows, index.data_hash(train), notes)
+    notes = warnings + _notes(index, rows, val_rows, task, config, tables)
+    return Selection(index, rows, val_rows, index.data_hash(train), tables, notes)
 
 
 def select_to_score(index: ShardIndex, selector: Selector, split: str) -> tuple[NDArray[np.int64], list[str]]:
@@ -106,7 +110,8 @@ def _notes(
     rows: Mapping[str, NDArray[np.int64]],
     val_rows: NDArray[np.int64],
     task: Task,
-    extent: str,
+    config: FitConfig,
+    tables: NDArray[np.uint8],
 ) -> list[str]:
     notes = []
     groups = index.column("group")
@@ -115,17 +120,23 @@ def _notes(
         notes.append(
             f"{name}: {len(own)} training samples of {len(set(groups[own]))} groups, meaning "
             f"{', '.join(meaning.name for meaning in meanings)}, hands scored at extent "
-            f"{source_extent(meanings, task, extent)}"
+            f"{source_extent(meanings, task, config.extent)}"
         )
     train = np.concatenate(list(rows.values()))
     notes += [
         f"warning: no pixel of the training samples is sure to be {name!r}; the model cannot learn it"
-        for name in guards.missing_classes(index, train, task)
+        for name in guards.missing_classes(index, train, task, tables)
     ]
-    if guards.idle_arms(guards.set_pixels(index, train, task), task):
+    drawn = guards.set_pixels(index, train, task)
+    if guards.idle_arms(drawn, task):
         notes.append(
             "warning: no training mask tells hands from arms; the model will call both hand: judge it with --extent arm"
         )
+    if config.open_labels == "ignore":
+        left_out = (guards.set_pixels(index, train, task, tables)[-1] - drawn[-1]) / max(drawn.sum(), 1)
+        notes.append(f"open labels are ignored: {left_out:.0%} of the training pixels teach nothing")
+    if config.open_labels == "as-drawn":
+        notes.append("open labels are taken as drawn: objects and arms are what each mask happens to call them")
     if len(val_rows):
         notes.append(f"validation: {len(val_rows)} samples of {len(set(groups[val_rows]))} groups")
     else:

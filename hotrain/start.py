@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,7 @@ class Start:
         lr: peak learning rate of the head.
         body_factor: learning rate of the backbone relative to it.
         notes: for people: where the weights come from.
+        datasets: of the runs that the weights come from: source -> words of its manifest (`card_facts.dataset_words`).
     """
 
     model: nn.Module
@@ -42,6 +44,7 @@ class Start:
     lr: float
     body_factor: float
     notes: list[str]
+    datasets: Mapping[str, Mapping[str, str]]
 
 
 def begin(config: FitConfig, task: Task, before: checkpoint.Checkpoint | None) -> Start:
@@ -63,11 +66,13 @@ def begin(config: FitConfig, task: Task, before: checkpoint.Checkpoint | None) -
     defaults = OPTIMIZERS[config.optimizer]
     lr, body_factor = defaults.lr, 0.1
     notes: list[str] = []
+    datasets: Mapping[str, Mapping[str, str]] = {}
     if before:
         before.require(task=task.name, classes=list(task.classes), model=config.model)
         model.load_state_dict(before.trained_weights())
         mean, std = tuple(before.facts["mean"]), tuple(before.facts["std"])
         lr, body_factor = before.facts["lr"], before.facts["body_factor"]
+        datasets = before.facts.get("datasets", {})
         notes.append(f"going on from {before.path}")
     elif config.init is not None:
         other = checkpoint.find(Path(config.init))
@@ -78,6 +83,7 @@ def begin(config: FitConfig, task: Task, before: checkpoint.Checkpoint | None) -
             )
         shared = carry_over(model, task.classes, other.weights(), other.task.classes, str(other.path))
         mean, std, body_factor = tuple(other.facts["mean"]), tuple(other.facts["std"]), 0.5
+        datasets = other.facts.get("datasets", {})
         notes.append(f"starting from {other.path}; classes carried over: {', '.join(shared)}")
     elif config.weights == "coco":
         mean, std = load_coco(model, config.model)
@@ -90,4 +96,4 @@ def begin(config: FitConfig, task: Task, before: checkpoint.Checkpoint | None) -
         notes.append(f"starting from {config.weights}")
     lr = lr if config.lr is None else config.lr
     body_factor = body_factor if config.body_factor is None else config.body_factor
-    return Start(model, mean, std, lr, body_factor, notes)
+    return Start(model, mean, std, lr, body_factor, notes, datasets)

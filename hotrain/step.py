@@ -18,8 +18,8 @@ from hotrain.criterion import Criterion, Divisors
 from hotrain.data import Batch
 from hotrain.distributed import all_gather, all_reduce_sum, rank, world_size
 from hotrain.errors import TrainingError
-from hotrain.guards import idle_arms, set_pixels, without_classes
-from hotrain.loss import class_sets, set_tables, set_weights
+from hotrain.guards import set_pixels
+from hotrain.loss import class_sets, set_weights
 from hotrain.metrics import confusion, report, source_extent
 from hotrain.model import logits_of
 from hotrain.order import uniforms
@@ -64,12 +64,9 @@ class Step:
         index = selection.index
         self._keys = index.table.column("key")
         self._sources, self._source = coded(index, "source")
-        pixels = set_pixels(index, selection.train_rows, task)
-        kept = without_classes(idle_arms(pixels, task), len(task.classes))
-        tables = set_tables([index.meanings[name] for name in sorted(index.meanings)], task)
-        self._tables = torch.from_numpy(kept)[tables.int()].to(device)
-        weights = set_weights(np.bincount(kept, pixels, len(kept)).astype(np.int64), config.balance)
-        self._criterion = Criterion(self._tables, weights, config, device)
+        self._tables = torch.from_numpy(selection.tables).to(device)
+        pixels = set_pixels(index, selection.train_rows, task, selection.tables)
+        self._criterion = Criterion(self._tables, set_weights(pixels, config.balance), config, device)
         self._extents = {
             name: source_extent(meanings_of(index, rows), task, config.extent) for name, rows in selection.rows.items()
         }

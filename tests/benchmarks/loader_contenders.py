@@ -65,7 +65,7 @@ def hotrain_data(setting: Setting) -> Any:
 
 
 def hotrain(setting: Setting) -> Callable[[], Iterable[Any]]:
-    """Ours: crc32 of every member checked, order by position."""
+    """Ours, as `hotrain fit` uses it: crc32 of every member checked, order by position."""
     from hotrain.loader import Loader
 
     data = hotrain_data(setting)
@@ -75,14 +75,20 @@ def hotrain(setting: Setting) -> Callable[[], Iterable[Any]]:
         start = setting.next_epoch() * batches * setting.batch
         stop = start + batches * setting.batch
         return iter(
-            Loader(data, start=start, stop=stop, batch=setting.batch, micro=setting.batch, workers=setting.workers)
+            Loader(
+                data, start=start, stop=stop, batch=setting.batch, micro=setting.batch, workers=setting.workers, keep=1
+            )
         )
 
     return epoch
 
 
 def webdataset(setting: Setting) -> Callable[[], Iterable[Any]]:
-    """webdataset's own pipeline with torchvision's v2 transforms on uint8 tensors, as both documentations advise."""
+    """webdataset's own pipeline with torchvision's v2 transforms on uint8 tensors, as both documentations advise.
+
+    Its README and examples batch in the workers, then unbatch, shuffle and batch again, since each worker reads whole
+    shards: without that, samples of different shards never meet in a batch as they do in ours.
+    """
     import io
 
     import webdataset as wds
@@ -106,7 +112,9 @@ def webdataset(setting: Setting) -> Callable[[], Iterable[Any]]:
         .map(transform)
         .batched(setting.batch, partial=False)
     )
-    return lambda: iter(wds.WebLoader(dataset, batch_size=None, num_workers=setting.workers))
+    loader = wds.WebLoader(dataset, batch_size=None, num_workers=setting.workers)
+    loader = loader.unbatched().shuffle(1000).batched(setting.batch, partial=False)
+    return lambda: iter(loader)
 
 
 def mosaicml(setting: Setting) -> Callable[[], Iterable[Any]]:
@@ -199,7 +207,7 @@ def limit(setting: Setting) -> float:
 
         def load(number: int) -> None:
             positions = start + number * setting.batch + np.arange(setting.batch)
-            _, rows = data._order.locate(positions)
+            _, rows = data.order.locate(positions)
             for place, (row, position) in enumerate(zip(rows.tolist(), positions.tolist(), strict=True)):
                 data.write_crop(row, position, images[place], labels[place])
 

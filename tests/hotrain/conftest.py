@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,9 +106,18 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> ShardIndex:
     return ShardIndex.open(folder)
 
 
-def crop_data(index: ShardIndex, seed: int = 3, crop: CropRule | None = None, skip_damaged: bool = False) -> CropData:
+def crop_data(index: ShardIndex, seed: int = 3, crop: CropRule | None = None, **others: Any) -> CropData:
     """The training samples of all builds, as crops of 32."""
     train = index.select(split="train")
     rows = {name: train[index.column("source")[train] == name] for name in index.plans}
     order = Order({name: len(own) for name, own in rows.items()}, seed)
-    return CropData(index, rows, order, InputRule(32), crop or CropRule(32), skip_damaged=skip_damaged)
+    return CropData(index, rows, order, InputRule(32), crop or CropRule(32), **others)
+
+
+def break_member(index: ShardIndex, row: int, member: str = "image") -> str:
+    """Flip a byte of one member in its shard; returns the key."""
+    path = index.shards[int(index.shard_number[row])]
+    raw = bytearray(path.read_bytes())
+    raw[int(index.column(f"{member}_offset")[row]) + 20] ^= 255
+    path.write_bytes(raw)
+    return str(index.column("key")[row])

@@ -140,3 +140,49 @@ def test_zoom_and_place_cover_their_ranges(limits: tuple[float, float]) -> None:
         places.add(window.taken[:2] + window.shown[:2])
     assert min(zooms) == pytest.approx(limits[0], rel=0.03) and max(zooms) == pytest.approx(limits[1], rel=0.03)
     assert len(places) > 10
+
+
+def test_aimed_crops_show_the_centre_of_a_hand_anywhere() -> None:
+    """All of them do, at places that cover the crop; without aim as many do as chance puts there."""
+    rng = np.random.default_rng(2)
+    hand = np.array([[600, 20, 619, 39], [100, 400, 139, 459]], np.float32)
+    middles = [(610, 30), (120, 430)]
+    shown: dict[float, list[bool]] = {0.0: [], 1.0: []}
+    places = []
+    for aim, found in shown.items():
+        rule = CropRule(64, (1.5, 3.0), aim=aim)
+        for _ in range(400):
+            numbers = rng.random(6)
+            window = draw_window(640, 480, InputRule(96), rule, numbers, hand)
+            x, y = middles[int(numbers[5] * 2)]
+            left, top = x - window.taken.x, y - window.taken.y
+            # A pixel of the crop is up to 3.4 of the image: the grid on which a region is taken.
+            found.append(-4 <= left <= window.taken.width + 4 and -4 <= top <= window.taken.height + 4)
+            if aim and int(numbers[5] * 2) == 1:
+                places.append((left / window.taken.width, top / window.taken.height))
+    assert all(shown[1.0])
+    assert 0 < np.mean(shown[0.0]) < 0.3
+    assert np.ptp(places, axis=0).min() > 0.4
+
+
+@settings(max_examples=60, deadline=None)
+@given(numbers=st.lists(st.floats(0, 0.9999), min_size=6, max_size=6).map(np.array), seen=st.integers(30, 400))
+def test_hands_are_brought_towards_one_size(numbers: np.ndarray, seen: int) -> None:
+    """Against the definition: of the size at zoom 1, the part `even` of the way to the typical one, logarithmically."""
+    hand = np.array([[100, 100, 99 + seen, 99 + seen]], np.float32)
+    plain = draw_window(1000, 1000, InputRule(500), CropRule(100, (1.0, 1.0)), numbers)
+    even = draw_window(1000, 1000, InputRule(500), CropRule(100, (1.0, 1.0), even=0.5, hand_size=60.0), numbers, hand)
+    zoom = even.shown.width / even.taken.width / (plain.shown.width / plain.taken.width)
+    assert zoom == pytest.approx((60 / (seen / 2)) ** 0.5, rel=0.05)
+
+
+def test_without_hands_or_options_the_window_is_the_plain_one() -> None:
+    rng = np.random.default_rng(3)
+    none = np.zeros((0, 4), np.float32)
+    box = np.array([[10, 10, 60, 50]], np.float32)
+    for _ in range(50):
+        numbers = rng.random(6)
+        plain = draw_window(640, 480, InputRule(96), CropRule(96), numbers[:4])
+        eager = CropRule(96, aim=1.0, even=1.0, hand_size=40.0)
+        assert draw_window(640, 480, InputRule(96), eager, numbers, none) == plain
+        assert draw_window(640, 480, InputRule(96), CropRule(96), numbers, box) == plain

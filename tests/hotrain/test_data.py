@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import Spec, crop_data, draw, encode
+from conftest import Spec, break_member, crop_data, draw, encode
 from PIL import Image
 
 from hodata.errors import ShardError
@@ -55,15 +55,6 @@ def test_a_batch_is_what_the_design_says(mixed: ShardIndex) -> None:
     names = sorted(mixed.meanings)
     assert [names[m] for m in batch["meaning"]] == [mixed.column("meaning")[row] for row in batch["row"]]
     assert set(mixed.column("split")[batch["row"]]) == {"train"}
-
-
-def break_member(index: ShardIndex, row: int, member: str = "image") -> str:
-    """Flip a byte of one member in its shard; returns the key."""
-    path = index.shards[int(index.shard_number[row])]
-    raw = bytearray(path.read_bytes())
-    raw[int(index.column(f"{member}_offset")[row]) + 20] ^= 255
-    path.write_bytes(raw)
-    return str(index.column("key")[row])
 
 
 @pytest.mark.parametrize("member", ["image", "mask"])

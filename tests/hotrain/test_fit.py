@@ -138,6 +138,9 @@ def test_accumulation_of_equal_parts_is_close_to_one_batch(mixed: ShardIndex, tm
         ({"task": "hand-object"}, "task is 'hand'.*'hand-object'"),
         ({"source_weights": {"ego": 2.0}}, "source_weights"),
         ({"crop": 64}, "input_rule"),
+        ({"flip": False}, "crop_rule"),
+        ({"blur": 0.5}, "blur is 0.0 in the checkpoint, this run has 0.5"),
+        ({"paste": 0.5}, "paste is 0.0 in the checkpoint, this run has 0.5"),
         ({"epochs": 1}, "is at sample 24, beyond the 8"),
     ],
 )

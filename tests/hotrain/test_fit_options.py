@@ -292,7 +292,7 @@ def test_every_option_stands_on_the_command_line_and_in_a_recipe(mixed: ShardInd
         "precision": "fp32", "compile": False, "sync_batchnorm": False,
     }  # fmt: skip
     assert {name: found[name] for name in expected} == expected and found["config"]["weight_decay"] == 0.001
-    assert found["lr"] == 0.05 and set(expected) == set(UNRECORDED)
+    assert found["lr"] == 0.05 and set(expected) <= set(UNRECORDED)
     recipe.write_text("compile = 1")
     with pytest.raises(TrainingError, match="compile is 1, expected bool"):
         read_recipe(recipe)

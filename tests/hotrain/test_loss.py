@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from hodata.labels import MEANINGS, TASKS, Label, task_table
-from hotrain.loss import class_sets, set_counts, set_tables, set_weights
+from hotrain.loss import class_sets, set_counts, set_weights
 from hotrain.loss import set_loss as weighted_set_loss
 
 
@@ -155,7 +155,8 @@ def test_bfloat16_logits_are_summed_in_float32() -> None:
 def test_sets_follow_each_image_s_own_meaning() -> None:
     task, meanings = TASKS["hand-object"], [MEANINGS["egohos"], MEANINGS["hand-wrist"]]
     label = torch.tensor([[[0, 1, 255]], [[0, 9, 10]]], dtype=torch.uint8)
-    sets = class_sets(label, torch.tensor([0, 1], dtype=torch.int16), set_tables(meanings, task))
+    tables = torch.from_numpy(np.stack([task_table(meaning, task) for meaning in meanings]))
+    sets = class_sets(label, torch.tensor([0, 1], dtype=torch.int16), tables)
     expected = [[task_table(m, task)[v] for v in row[0]] for m, row in zip(meanings, label.numpy(), strict=True)]
     np.testing.assert_array_equal(sets.numpy()[:, 0], expected)
     counts = set_counts(sets, len(task.classes))

@@ -63,6 +63,19 @@ def test_every_sample_once_per_epoch_of_its_source_at_any_weight(
             assert sorted(own[epoch * size : (epoch + 1) * size]) == list(range(size))
 
 
+@settings(max_examples=15, deadline=None)
+@given(sizes=st.dictionaries(st.sampled_from("abcd"), st.integers(1, 300), min_size=1), data=st.data())
+def test_when_is_the_inverse_of_where(sizes: dict[str, int], data: st.DataObject) -> None:
+    order = Order(sizes, 5, {min(sizes): 40.0})
+    source = data.draw(st.integers(0, len(sizes) - 1))
+    for epoch in (0, 1, 30):
+        sample = data.draw(st.integers(0, int(order.sizes[source]) - 1))
+        position = order.when(source, sample, epoch)
+        assert [int(found[0]) for found in order.locate(np.array([position]))] == [source, sample]
+        before = order.locate(np.arange(position))
+        assert int(((before[0] == source) & (before[1] == sample)).sum()) == epoch
+
+
 def test_a_position_is_independent_of_how_it_is_asked_for() -> None:
     order = Order({"a": 50, "b": 9000}, 3)
     positions = np.random.default_rng(0).integers(0, 10**9, 300)

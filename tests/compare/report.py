@@ -1,0 +1,121 @@
+"""compare/report.md: the verdict and the tables, aligned, and results.json with every number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from compare.goals import Goal, shown
+from compare.paired import Estimate
+from compare.results import (
+    ARMS,
+    AS_DRAWN,
+    FLOOD,
+    FLOOD_OBJECT,
+    FLOOD_TRUTH,
+    FLOOD_WRONG,
+    FLOODING,
+    HAND_ARM,
+    HAND_IOU,
+    HAND_WRIST,
+    IGNORE,
+    OBJECT_IOU,
+    OURS,
+    PUBLISHED,
+    SCORES,
+    TIPS,
+    TUNED,
+    Measure,
+    Results,
+)
+
+
+def report(
+    results: Results, verdict: Sequence[Goal], tuning: Mapping[str, float], best: str, conditions: Sequence[str]
+) -> str:
+    """The page.
+
+    Args:
+        results: of every row.
+        verdict: of `goals.goals`.
+        tuning: learning rate -> Jaccard on validation.
+        best: the rate of the tuned row.
+        conditions: sentences: what ran on what.
+    """
+    titles = {PUBLISHED: "reference, as published", TUNED: f"reference, lr tuned: {best}", OURS: "ours"}
+    missed = sum(not goal.met for goal in verdict)
+    sources = ", ".join(f"{n} {results.samples[n]} ({results.groups[n]} recordings)" for n in results.sources)
+    parts = [
+        "# The reference project's recipe and ours",
+        " ".join(conditions),
+        f"Split test: {sources}. Figures are per cent over all test pixels, means over seeds; in brackets 95 % "
+        "intervals over recordings and seeds. Hand and object IoU, boundary and fingertips are against the stored "
+        "masks, each source at the extent that they decide; what names an extent is against the miniatures' full "
+        "truth.",
+        f"## Goals: {'all met' if not missed else f'{missed} of {len(verdict)} missed'}\n\n"
+        + table(
+            ["goal", "needed", "measured", ""],
+            [[goal.what, goal.needed, goal.measured, "met" if goal.met else "**missed**"] for goal in verdict],
+        ),
+        "## Reference and ours\n\n" + _of_rows(results, titles, SCORES),
+        "Ours - tuned reference, in points:\n\n"
+        + table(
+            ["", *(measure.title for measure in SCORES)],
+            [["difference", *(shown(results.difference(TUNED, OURS, measure)) for measure in SCORES)]],
+        ),
+        "The reference's learning rate, by the mean IoU of hand and object on validation, seed 0: "
+        + ", ".join(f"{rate}: {100 * value:.1f}" for rate, value in tuning.items())
+        + ".",
+        "## Hand-only sources: what their background teaches\n\nOur recipe but for `--open-labels`.\n\n"
+        + _of_rows(
+            results,
+            {AS_DRAWN: "background", IGNORE: "nothing", OURS: "background, arm or object (ours)"},
+            (OBJECT_IOU, HAND_IOU, FLOOD_OBJECT),
+        ),
+        "## Arms\n\nThe same runs, by what an EgoHOS arm teaches.\n\n"
+        + _of_rows(
+            results,
+            {AS_DRAWN: "hand (merged)", IGNORE: "nothing (EgoHOS hands dropped)", OURS: "hand or arm (ours)"},
+            (HAND_WRIST, HAND_ARM, TIPS, ARMS),
+        ),
+        "## Flooding\n\nHand-only pictures, of the pixels that their masks draw as background.\n\n"
+        + _of_rows(
+            results,
+            {**titles, AS_DRAWN: "ours, as-drawn", IGNORE: "ours, ignore"},
+            (FLOOD, FLOOD_TRUTH, FLOOD_WRONG, FLOOD_OBJECT),
+        ),
+        *(
+            f"{name} alone:\n\n" + _of_rows(results, {OURS: "ours"}, [replace(one, source=name) for one in FLOODING])
+            for name in results.hand_only
+        ),
+        "## Pictures\n\n![figures with intervals; image, truth, tuned reference, ours](compare.png)",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _of_rows(results: Results, titles: Mapping[str, str], measures: Sequence[Measure]) -> str:
+    lines = [
+        [title, *(percent(results.value(row, measure)) for measure in measures)]
+        for row, title in titles.items()
+        if row in results.scores
+    ]
+    return table(["", *(measure.title for measure in measures)], lines)
+
+
+def percent(found: Estimate) -> str:
+    """A figure in per cent with its interval."""
+    if found.value is None:
+        return "n/a"
+    limits = f" ({100 * found.interval[0]:.1f} to {100 * found.interval[1]:.1f})" if found.interval else ""
+    return f"{100 * found.value:.1f}{limits}"
+
+
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns are aligned in a terminal too."""
+    cells = [list(head), *(list(line) for line in lines)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    shown_lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in cells
+    ]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([shown_lines[0], rule, *shown_lines[1:]])

@@ -1,0 +1,101 @@
+"""The rows of the comparison, the runs that they are made of, and the command of each run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SIDE = 160
+BATCH = 8
+EPOCHS = 4  # validations; the best of them is scored, in every row
+RATES = ("1e-4", "3e-4", "1e-3", "3e-3")  # the first one is the published one
+OURS = Path(__file__).with_name("ours.toml")
+
+# The same in every row: the model, its start, and how many images it sees.
+COMMON = ("--task", "hand-object", "--model", "deeplabv3_mobilenet_v3_large", "--weights", "none")
+COMMON += ("--batch-size", str(BATCH), "--workers", "0", "--device", "cpu")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to train.
+
+    Args:
+        name: of its runs' folders, without the seed.
+        config: `--config`.
+        options: that win over it.
+        by_size: sources are drawn in proportion to their sizes, as a shuffled pool of all files does.
+    """
+
+    name: str
+    config: str
+    options: tuple[str, ...] = ()
+    by_size: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe with a seed."""
+
+    recipe: Recipe
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.recipe.name}-{self.seed}"
+
+
+def reference(rate: str) -> Recipe:
+    """The reference project's recipe at some learning rate."""
+    return Recipe(f"reference-{rate}", "reference", ("--crop", str(SIDE), "--lr", rate), by_size=True)
+
+
+PUBLISHED = reference(RATES[0])
+OUR_RECIPES = {
+    "sets": Recipe("ours", str(OURS)),
+    "ignore": Recipe("ours-ignore", str(OURS), ("--open-labels", "ignore")),
+    "as-drawn": Recipe("ours-as-drawn", str(OURS), ("--open-labels", "as-drawn")),
+}
+
+
+def first_runs(seeds: int) -> list[Run]:
+    """Every run that needs no tuning first; those that tune come first."""
+    tuning = [Run(reference(rate), 0) for rate in RATES]
+    others = [Run(recipe, seed) for seed in range(seeds) for recipe in (PUBLISHED, *OUR_RECIPES.values())]
+    return [*tuning, *(run for run in others if run not in tuning)]
+
+
+def tuned_runs(best: str, seeds: int) -> list[Run]:
+    """The runs of the tuned row, those that are made already among them."""
+    return [Run(reference(best), seed) for seed in range(seeds)]
+
+
+def best_rate(jaccard: Mapping[str, float]) -> str:
+    """The learning rate with the highest Jaccard on validation; among equals the lower one.
+
+    Args:
+        jaccard: rate -> mean IoU of hand and object of its seed 0.
+    """
+    return max(sorted(jaccard, key=float), key=lambda rate: jaccard[rate])
+
+
+def fit_arguments(run: Run, shards: str, folder: Path, images: int, sizes: Mapping[str, int]) -> list[str]:
+    """The arguments of `hotrain` for one run.
+
+    Args:
+        run: what to train.
+        shards: a glob.
+        folder: of the run.
+        images: that it sees, rounded down to whole batches of each epoch.
+        sizes: source -> training samples.
+    """
+    weights = [f"--source-weight={name}={count}" for name, count in sizes.items()] if run.recipe.by_size else []
+    course = ["--epochs", str(EPOCHS), "--samples-per-epoch", str(epoch_images(images))]
+    given: Sequence[str] = (*COMMON, *course, *run.recipe.options, *weights, "--seed", str(run.seed))
+    return ["fit", "--config", run.recipe.config, "--shards", shards, "--out", str(folder), *given]
+
+
+def epoch_images(images: int) -> int:
+    """Images of one epoch: whole batches, at least one, together at most `images`."""
+    return max(images // (EPOCHS * BATCH), 1) * BATCH

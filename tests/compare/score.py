@@ -1,0 +1,120 @@
+"""Score a run on the split test: counts of every picture, kept beside the run so that nothing is scored twice.
+
+Shapes: N rows, F figures, K classes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compare.truth import FullTruth, kinds_seen
+from hodata.labels import TASKS
+
+if TYPE_CHECKING:
+    from hodata.shards.reader import ShardIndex
+    from hotrain.predict import Predictor
+
+TASK = TASKS["hand-object"]
+SCORES = "scores.npz"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Counts of one run.
+
+    Args:
+        stored: int64 [N, F, 3] against the stored masks, each source at the extent that they decide.
+        wrist, arm: int64 [N, F, 3] against the full truth, hands ending there.
+        pixels: int64 [N, 2, 2**K, K], see `truth.kinds_seen`.
+    """
+
+    stored: NDArray[np.int64]
+    wrist: NDArray[np.int64]
+    arm: NDArray[np.int64]
+    pixels: NDArray[np.int64]
+
+
+class Answers:
+    """Class maps that are made already, by row (`hotrain.evaluate.RowPredictor`)."""
+
+    def __init__(self, maps: dict[int, NDArray[np.uint8]]) -> None:
+        self._maps = maps
+
+    def answer(self, row: int) -> NDArray[np.uint8]:
+        return self._maps[row]
+
+
+def score_run(run: Path, shards: str, raw: Path) -> Path:
+    """Score a run's best checkpoint, unless that is done: RUN/scores.npz. For a process of its own."""
+    from hotrain.checkpoint import find
+
+    path = run / SCORES
+    opened = find(run)
+    if path.exists() and path.stat().st_mtime >= (opened.path / "weights.safetensors").stat().st_mtime:
+        return path
+    import torch
+
+    from hodata.shards.reader import ShardIndex
+    from hotrain.predict import load_predictor
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    index = ShardIndex.open(shards)
+    scores = score(index, index.select(split="test"), load_predictor(opened, torch.device("cpu")), raw)
+    partial = path.with_name(f".{path.name}")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, **vars(scores))
+    partial.replace(path)
+    return path
+
+
+def read_scores(run: Path) -> Scores:
+    """What `score_run` wrote."""
+    with np.load(run / SCORES) as arrays:
+        return Scores(**{name: arrays[name] for name in arrays.files})
+
+
+def score(index: ShardIndex, rows: NDArray[np.int64], predictor: Predictor, raw: Path) -> Scores:
+    """Answer every row once, and count against the stored masks and against the full truth."""
+    from hotrain.evaluate import StoredTruth, evaluate
+
+    maps = answer_rows(index, rows, predictor)
+    answers, full, stored = Answers(maps), FullTruth(index, raw), StoredTruth(index)
+    counts = {}
+    for name, extent, truth in (("stored", "wrist", None), ("wrist", "wrist", full), ("arm", "arm", full)):
+        details = evaluate(index, rows, TASK, answers, extent=extent, truth=truth, details=True).details
+        assert details is not None and np.array_equal(details.rows, rows)
+        counts[name] = details.values
+    pixels = [
+        kinds_seen(full.mask(row), stored.mask(row), stored.meaning(row), maps[row], TASK) for row in rows.tolist()
+    ]
+    return Scores(**counts, pixels=np.stack(pixels))
+
+
+def answer_rows(index: ShardIndex, rows: NDArray[np.int64], predictor: Predictor) -> dict[int, NDArray[np.uint8]]:
+    """Class ids uint8 [H, W] of each row."""
+    from hotrain.evaluate import equal_size_batches
+
+    maps = {}
+    for batch in equal_size_batches(index, rows, 8):
+        images = read_images(index, batch)
+        size = (images[0].shape[1], images[0].shape[0])
+        answered = predictor.classes([predictor.prepare(image) for image in images], size)
+        maps |= dict(zip(batch, answered, strict=True))
+    return maps
+
+
+def read_images(index: ShardIndex, rows: Sequence[int]) -> list[NDArray[np.uint8]]:
+    """uint8 [H, W, 3] each."""
+    from hotrain.columns import coded
+    from hotrain.data import decode_image
+
+    reader, keys = index.reader(), index.table.column("key")
+    kinds, kind = coded(index, "image_kind")
+    return [decode_image(reader.image(row), kinds[kind[row]], keys[row].as_py()) for row in rows]

@@ -1,0 +1,69 @@
+"""Means over seeds and paired differences: values by hand, pairing, coverage of what is only chance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compare.paired import differences, estimates
+
+
+class Share:
+    """One figure, hit / total."""
+
+    names = ("share",)
+
+    def values(self, counts: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(counts[..., 1] > 0, counts[..., 0] / counts[..., 1], np.nan)
+
+
+def counted(hits: np.ndarray) -> np.ndarray:
+    """int64 [N, 1, 3] of 1,000 pixels a picture."""
+    return np.stack([hits, np.full(len(hits), 1000), np.full(len(hits), 1000)], 1)[:, None].astype(np.int64)
+
+
+def groups(names: int, each: int) -> np.ndarray:
+    return np.array([f"g{number // each}" for number in range(names * each)], dtype=object)
+
+
+def test_the_value_is_the_mean_over_seeds_of_pooled_pixels() -> None:
+    one, other = counted(np.arange(40) * 10), counted(np.full(40, 600))
+    found = estimates(Share(), [one, other], groups(20, 2))["share"]
+    assert found.by_seed == pytest.approx((0.195, 0.6)) and found.value == pytest.approx(0.3975)
+    assert found.interval is not None and found.interval[0] < 0.25 and found.interval[1] > 0.55  # the seeds differ
+
+
+def test_pairing_takes_out_what_is_hard_for_both() -> None:
+    rng = np.random.default_rng(0)
+    hard = np.repeat(rng.integers(100, 800, 20), 3)
+    ones = [counted(hard + rng.integers(0, 30, 60)) for _ in range(3)]
+    others = [counted(hard + 50 + rng.integers(0, 30, 60)) for _ in range(3)]
+    found = differences(Share(), ones, others, groups(20, 3))["share"]
+    assert found.value == pytest.approx(0.05, abs=0.01)
+    assert found.interval is not None and 0.03 < found.interval[0] < found.interval[1] < 0.07
+    back = differences(Share(), others, ones, groups(20, 3))["share"]
+    assert back.interval == pytest.approx((-found.interval[1], -found.interval[0]))
+    alone = estimates(Share(), ones, groups(20, 3))["share"].interval
+    assert alone is not None and alone[1] - alone[0] > 5 * (found.interval[1] - found.interval[0])
+
+
+def test_a_gain_in_one_seed_of_three_is_not_sure() -> None:
+    base = np.full(40, 400)
+    ones, others = [counted(base)] * 3, [counted(base), counted(base), counted(base + 90)]
+    found = differences(Share(), ones, others, groups(20, 2))["share"]
+    assert found.value == pytest.approx(0.03)
+    assert found.interval is not None and found.interval[0] == 0.0
+
+
+def test_few_groups_and_absent_figures_have_no_interval() -> None:
+    few = estimates(Share(), [counted(np.full(9, 5))], groups(9, 1))["share"]
+    assert few.value == pytest.approx(0.005) and few.interval is None
+    nothing = estimates(Share(), [np.zeros((20, 1, 3), np.int64)], groups(20, 1))["share"]
+    assert (nothing.value, nothing.interval, nothing.by_seed) == (None, None, (None,))
+
+
+def test_unequal_numbers_of_seeds_cannot_be_paired() -> None:
+    one = counted(np.full(20, 5))
+    with pytest.raises(ValueError, match="1 and 2 seeds"):
+        differences(Share(), [one], [one, one], groups(20, 1))

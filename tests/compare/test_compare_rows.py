@@ -1,0 +1,87 @@
+"""Which runs there are, that they share what they must, and that a stopped comparison goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from compare import runs
+from compare.rows import EPOCHS, OUR_RECIPES, RATES, best_rate, epoch_images, first_runs, fit_arguments, tuned_runs
+from compare.runs import CompareError, Job, train
+from hotrain.config import FitConfig, read_recipe
+
+
+def test_three_seeds_are_seventeen_runs() -> None:
+    first, names = first_runs(3), {run.name for run in first_runs(3)}
+    assert len(first) == len(names) == 15
+    assert [run.name for run in first[:4]] == [f"reference-{rate}-0" for rate in RATES]
+    assert len(names | {run.name for run in tuned_runs("1e-3", 3)}) == 17
+    assert len(names | {run.name for run in tuned_runs(RATES[0], 3)}) == 15  # the published runs are the tuned ones
+    assert {run.recipe.name for run in first_runs(1)} >= {recipe.name for recipe in OUR_RECIPES.values()}
+
+
+def test_every_run_sees_the_same_number_of_images_with_the_same_model(tmp_path: Path) -> None:
+    shared, seen = set(), set()
+    for run in first_runs(2):
+        arguments = fit_arguments(run, "x/*.tar", tmp_path / run.name, 10_000, {"a": 30, "b": 10})
+        assert arguments[0] == "fit" and arguments[arguments.index("--seed") + 1] == str(run.seed)
+        for name in ("--model", "--weights", "--batch-size", "--epochs", "--samples-per-epoch", "--task"):
+            shared.add((name, arguments[arguments.index(name) + 1]))
+        seen.add((arguments[arguments.index("--config") + 1], "--source-weight=a=30" in arguments))
+    assert len(shared) == 6 and len(seen) == 2
+    assert 9_900 < EPOCHS * epoch_images(10_000) <= 10_000 and epoch_images(1) > 0
+
+
+def test_rows_of_ours_differ_in_what_open_labels_teach_and_in_nothing_else() -> None:
+    ours = read_recipe(Path(OUR_RECIPES["sets"].config))
+    FitConfig(("shards",), "run", **ours)
+    assert ours["open_labels"] == "sets"
+    for how, recipe in OUR_RECIPES.items():
+        assert recipe.config == OUR_RECIPES["sets"].config
+        assert recipe.options == (() if how == "sets" else ("--open-labels", how))
+
+
+def test_the_best_rate_is_the_lower_one_of_equals() -> None:
+    assert best_rate({"3e-3": 0.5, "1e-4": 0.2, "1e-3": 0.5}) == "1e-3"
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """Three commands that take a moment; the second one fails while a file `fail` is there."""
+    program = (
+        "import sys, pathlib; folder = pathlib.Path(sys.argv[-1] if sys.argv[-1] != '--resume' else sys.argv[-2])\n"
+        "if folder.name == 'b' and (folder.parent / 'fail').exists(): sys.exit('no luck')\n"
+        "(folder / 'checkpoints' / '1').mkdir(parents=True, exist_ok=True)\n"
+        "(folder / 'times').open('a').write('x' + '-resumed' * (sys.argv[-1] == '--resume'))\n"
+    )
+    script = tmp_path / "program.py"
+    script.write_text(program)
+    monkeypatch.setattr(runs, "_POLL", 0.02)
+    monkeypatch.setattr(runs, "COMMAND", (sys.executable, str(script)))
+    return [Job(name, tmp_path / name, ["fit", str(tmp_path / name)], 1) for name in "abc"]
+
+
+def test_finished_runs_are_not_repeated_and_a_failure_is_told(jobs: list[Job], tmp_path: Path) -> None:
+    said: list[str] = []
+    (tmp_path / "fail").touch()
+    with pytest.raises(CompareError, match=r"b failed \(exit 1\)[\s\S]*no luck"):
+        train(jobs, 1, said.append)
+    assert (tmp_path / "a/times").read_text() == "x" and not (tmp_path / "c").exists()
+    (tmp_path / "fail").unlink()
+    train(jobs, 2, said.append)
+    train(jobs, 2, said.append)
+    assert [(tmp_path / name / "times").read_text() for name in "abc"] == ["x"] * 3
+    assert "1 of 3 runs are there already" in said and "3 of 3 runs are there already" in said
+
+
+def test_a_stopped_run_goes_on_and_another_one_s_folder_is_refused(jobs: list[Job], tmp_path: Path) -> None:
+    (tmp_path / "a/checkpoints/1").mkdir(parents=True)
+    train(jobs[:1], 1, lambda text: None)
+    assert (tmp_path / "a/times").read_text() == "x-resumed"
+    note = json.loads(jobs[0].note.read_text())
+    jobs[0].note.write_text(json.dumps({**note, "arguments": ["fit", "--lr", "1"]}))
+    with pytest.raises(CompareError, match="other options"):
+        train(jobs[:1], 1, lambda text: None)
