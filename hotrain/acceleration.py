@@ -76,8 +76,8 @@ class Trained:
         try:
             yield
         except TorchDynamoException as error:
-            reason = str(error).strip().splitlines()
+            reason = " ".join(str(error).strip().split("\n\n")[0].split())  # what follows is advice on torch's logs
             raise TrainingError(
-                f"--compile: torch.compile cannot translate this model here ({reason[0] if reason else error!r}); "
-                "leave --compile out (--no-compile where a recipe or the run that goes on has it)"
+                f"--compile: torch.compile cannot translate this model here ({reason or error!r}); leave --compile "
+                "out (--no-compile where a recipe or the run that goes on has it)"
             ) from error
