@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 from conftest import Spec, draw, encode
 from PIL import Image
-from test_api import save_run
+from runs import varied_run
 
 from hodata.cli import cli as hodata_cli
 from hodata.labels import MEANINGS, TASKS
@@ -24,7 +24,6 @@ from hotrain import checkpoint
 from hotrain.cli import cli
 from hotrain.evaluate import StoredTruth, count
 from hotrain.mask_folder import open_masks
-from hotrain.model import create_model
 from hotrain.predict import load_predictor
 
 TASK = TASKS["hand-object"]
@@ -32,26 +31,7 @@ TASK = TASKS["hand-object"]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights that answer every class: as they are drawn, one class wins everywhere."""
-    folder = save_run(tmp_path_factory.mktemp("run"), size=64)
-    found = checkpoint.find(folder)
-    model = create_model(found.facts["model"], len(TASK.classes))
-    model.load_state_dict(found.weights())
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # the mean over all batches
-    pictures = [draw(Spec("ho3d_v3", "test"), number)[0] for number in range(8)]
-    images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255 - 0.4
-    with torch.no_grad():
-        model.train()(images)
-        logits = model.eval()(images)["out"]
-        spread = logits.std((0, 2, 3))
-        for head in (model.classifier.low_classifier, model.classifier.high_classifier):
-            head.weight /= spread[:, None, None, None]
-            head.bias /= spread
-        head.bias -= (logits / spread[:, None, None]).mean((0, 2, 3))
-    checkpoint.save(folder, position=2, weights=model.state_dict(), optimizer={}, facts=found.facts)
-    return folder
+    return varied_run(tmp_path_factory.mktemp("run"))
 
 
 def hotrain(*arguments: object) -> str:
