@@ -128,15 +128,16 @@ def match(folder: Path, index: ShardIndex, rows: NDArray[np.int64]) -> Matched:
     """
     found = {path.relative_to(folder).as_posix()[:-4]: path for path in sorted(folder.rglob("*.[pP][nN][gG]"))}
     named: dict[str, list[Path]] = {}
-    for name, path in found.items():
-        named.setdefault(PurePosixPath(name).name, []).append(path)
+    for place, path in found.items():
+        named.setdefault(PurePosixPath(place).name, []).append(path)
     keys = index.column("key")[rows].tolist()
     files: dict[int, Path] = {}
     for row, key in zip(rows.tolist(), keys, strict=True):
-        own = [found[name] for name in (key, f"{key}.mask") if name in found]
-        own = own or [path for name in (key, f"{key}.mask") if len(named.get(name, ())) == 1 for path in named[name]]
-        if own:
-            files[row] = own[0]
+        names = (key, f"{key}.mask")
+        alone = [named[name][0] for name in names if len(named.get(name, ())) == 1]
+        fitting = [found[name] for name in names if name in found] or alone
+        if fitting:
+            files[row] = fitting[0]
     if len(files) < len(keys):
         reader = index.reader()
         ends = {row: _ends(str(reader.json(row).get("original_file", ""))) for row in rows.tolist()}

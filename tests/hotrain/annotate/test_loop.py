@@ -99,5 +99,5 @@ def test_fit_learns_from_them(reviewed: Path, run: Path, tmp_path: Path) -> None
     )  # fmt: skip
     found = checkpoint.find(tmp_path / "next", which="last")
     assert found.facts["sources"] == {"accepted_out": len(index.select(split="train"))}
-    scores = json.loads((tmp_path / "next" / "best.json").read_text())
+    scores = json.loads((tmp_path / "next" / "best.json").read_text())["score"]
     assert scores["samples"] == len(index.select(split="val")) and scores["iou"]["hand"] is not None
