@@ -174,8 +174,8 @@ def count(
             samples[names[source[row]]] += 1
             seen.append(key_of[row])
         damaged += batch.damaged
-        if tally is not None:
-            tally.refuse_more(damaged)
+        if tally is not None and world_size() == 1:
+            tally.refuse_more(damaged)  # one rank of several would leave the others waiting for it at the end
         on_batch(len(batch.rows) + len(batch.damaged))
 
     counts, left_out, total = _join(Counts(matrices, samples), damaged, key_sum([*seen, *(d.key for d in damaged)]))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hodata.shards.reader import ShardIndex
 
 LEGEND = "legend.json"
+ANNOTATED = "png"  # where `hotrain annotate --format png` puts masks and legend
 _UNKNOWN = 255
 _LISTED = 5  # names in a message
 _LARGEST_LEGEND = 1_000_000  # bytes
@@ -77,7 +78,7 @@ def open_masks(
     """Match a folder of masks to samples, and check every file's size before anything is scored.
 
     Args:
-        folder: searched with its subfolders.
+        folder: searched with its subfolders; of an --out of `hotrain annotate` its png/.
         index: the shards.
         rows: int64 [N] to answer.
         task: whose classes are wanted.
@@ -92,6 +93,8 @@ def open_masks(
     """
     if not folder.is_dir():
         raise PredictionError(f"{folder}: no such folder; --predictions takes a folder of PNG masks")
+    if (folder / ANNOTATED / LEGEND).is_file() and not (folder / LEGEND).is_file():
+        folder = folder / ANNOTATED
     table, extent = value_table(folder, task, ids)
     matched = match(folder, index, rows)
     if not matched.files or (matched.missing and not allow_missing):
@@ -120,15 +123,21 @@ def open_masks(
 def match(folder: Path, index: ShardIndex, rows: NDArray[np.int64]) -> Matched:
     """Find each row's file: `<key>.png`, `<key>.mask.png`, or the original file's path or any end of it, with .png.
 
-    An end of a path counts only where a single one of the rows has it.
+    An end of a path counts only where a single one of the rows has it. A key, which no two samples share, may lie in
+    any subfolder, as those of annotated shards do; not where two subfolders hold it.
     """
     found = {path.relative_to(folder).as_posix()[:-4]: path for path in sorted(folder.rglob("*.[pP][nN][gG]"))}
+    named: dict[str, list[Path]] = {}
+    for place, path in found.items():
+        named.setdefault(PurePosixPath(place).name, []).append(path)
     keys = index.column("key")[rows].tolist()
     files: dict[int, Path] = {}
     for row, key in zip(rows.tolist(), keys, strict=True):
-        name = next((name for name in (key, f"{key}.mask") if name in found), None)
-        if name is not None:
-            files[row] = found[name]
+        names = (key, f"{key}.mask")
+        alone = [named[name][0] for name in names if len(named.get(name, ())) == 1]
+        fitting = [found[name] for name in names if name in found] or alone
+        if fitting:
+            files[row] = fitting[0]
     if len(files) < len(keys):
         reader = index.reader()
         ends = {row: _ends(str(reader.json(row).get("original_file", ""))) for row in rows.tolist()}

@@ -195,4 +195,7 @@ def review(folder: Path, limit: int, port: int, no_serve: bool) -> None:
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            click.echo(f"verdicts are in {folder / 'review.json'}", err=True)
+            verdicts, next_step = folder / "review.json", "no verdict was given"
+            if verdicts.is_file():
+                next_step = f"do what was decided: hotrain annotate --apply {verdicts} --out {folder}"
+            click.echo(next_step, err=True)

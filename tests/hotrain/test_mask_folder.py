@@ -60,14 +60,25 @@ def test_the_truth_itself_scores_one_by_label_ids(index: ShardIndex, tmp_path: P
     assert values[names.index("boundary_iou.hand")] == 1.0 and np.isnan(values[names.index("fingertip_recall")])
 
 
-@pytest.mark.parametrize("named", ["{key}.png", "{key}.mask.png", "deep/er/{key}.png", "{key}.PNG"])
-def test_files_are_found_by_key_or_original_name(index: ShardIndex, tmp_path: Path, named: str) -> None:
-    """The writer's original file is `<key>.png`: subfolders are no part of it, so only exact ends are taken."""
+@pytest.mark.parametrize(
+    "named", ["{key}.png", "{key}.mask.png", "deep/er/{key}.png", "deep/{row}/{key}.mask.png", "{key}.PNG"]
+)
+def test_files_are_found_by_key_in_any_subfolder(index: ShardIndex, tmp_path: Path, named: str) -> None:
     found = match(write_truth(tmp_path, index, named), index, index.select())
-    if named.startswith("deep"):
-        assert len(found.missing) == len(found.extra) == 4
-    else:
-        assert len(found.files) == 4 and not found.missing and not found.extra
+    assert len(found.files) == 4 and not found.missing and not found.extra
+    assert [found.files[row].name.split(".")[0] for row in range(4)] == index.column("key").tolist()
+
+
+def test_a_key_in_two_subfolders_is_not_taken(index: ShardIndex, tmp_path: Path) -> None:
+    """Nothing says which of them is meant; one without a subfolder goes before both."""
+    write_truth(tmp_path, index, "one/{key}.png")
+    keys = index.column("key").tolist()
+    for name in keys[:2]:
+        (tmp_path / "two" / f"{name}.png").parent.mkdir(exist_ok=True)
+        (tmp_path / "two" / f"{name}.png").touch()
+    (tmp_path / f"{keys[1]}.png").touch()
+    found = match(tmp_path, index, index.select())
+    assert found.missing == keys[:1] and found.files[1] == tmp_path / f"{keys[1]}.png"
 
 
 class Named:

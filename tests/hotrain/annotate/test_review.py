@@ -154,6 +154,17 @@ def test_the_server_gives_nothing_else_to_nobody_else(server: ReviewServer, anno
     assert read_review(annotated / "review.json").frames == {"a": "accept"}
 
 
+def test_the_end_of_a_review_says_what_comes_next(annotated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(_: ReviewServer) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ReviewServer, "serve_forever", stopped)
+    assert "no verdict was given" in CliRunner().invoke(cli, ["review", str(annotated)]).stderr
+    (annotated / "review.json").write_text(json.dumps({"version": 1, "model": "m", "frames": {}}))
+    done = CliRunner().invoke(cli, ["review", str(annotated)])
+    assert done.exit_code == 0 and f"hotrain annotate --apply {annotated}/review.json --out {annotated}" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
