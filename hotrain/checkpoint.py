@@ -127,6 +127,15 @@ def save(
     return final
 
 
+def add_facts(path: Path, **facts: Any) -> None:
+    """Put more facts into the run.json of a complete checkpoint; a kill leaves the old ones or the new ones."""
+    found = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    partial = path / ".run.json.partial"
+    _write_json(partial, {**found, **facts})
+    _sync(partial)
+    partial.replace(path / "run.json")
+
+
 def mark_best(run: Path, checkpoint: Path, score: Mapping[str, Any]) -> None:
     """Note that `checkpoint` is the best one of the run so far."""
     partial = run / ".best.json.partial"

@@ -143,7 +143,10 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
             ends_epoch = number > 0 and (number % steps_per_epoch == 0 or number == steps)
             if ends_epoch and position != scored:
                 share_buffers(scored_model)
+                known = len(tally.found)
                 result = _validate(selection, task, predictor, config.extent, micro, tally if skip else None)
+                if is_main() and len(tally.found) > known:  # the checkpoint was saved before validation found them
+                    checkpoint.add_facts(checkpoint.folder(run, position), damaged=tally.found)
                 if is_main():
                     if _keep_best(run, position, result):
                         write_card(checkpoint.find(run), selection)

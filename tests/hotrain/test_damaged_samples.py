@@ -72,6 +72,16 @@ def test_fit_leaves_out_what_is_damaged_when_asked(broken: tuple[ShardIndex, lis
     assert found.position == 16 and set(keys[:2]) <= set(found.facts["damaged"]) <= set(keys)
 
 
+def test_what_the_last_validation_finds_is_recorded(opened: Callable[..., ShardIndex], tmp_path: Path) -> None:
+    """The last checkpoint is saved before it is scored; what scoring finds damaged belongs to the run all the same."""
+    torch.set_num_threads(1)
+    index = opened(Spec("one", samples=8), Spec("one", "val", samples=4))
+    (key,) = break_samples(index, int(index.select(split="val")[1]))
+    command = fit_command(index, tmp_path / "run", "--on-corrupt", "skip", "--epochs", "1")
+    assert CliRunner().invoke(cli, command).exit_code == 3
+    assert set(checkpoint.find(tmp_path / "run", which="last").facts["damaged"]) == {key}
+
+
 def test_fit_gives_up_at_the_limit(broken: tuple[ShardIndex, list[str]], tmp_path: Path) -> None:
     torch.set_num_threads(1)
     arguments = fit_command(broken[0], tmp_path / "run", "--on-corrupt", "skip", "--max-corrupt", "1")
