@@ -80,7 +80,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         write_shards(Path(folder) / "shards", 64)
         config = FitConfig(
-            (folder,), folder, "hand-object", options.model, "none", crop=options.crop, batch_size=options.batch
+            (folder,),
+            folder,
+            task="hand-object",
+            model=options.model,
+            weights="none",
+            crop=options.crop,
+            batch_size=options.batch,
         )
         selection = select(config, TASK)
         order = Order({name: len(rows) for name, rows in selection.rows.items()}, 0)
