@@ -243,8 +243,10 @@ MEANINGS: dict[str, Meaning] = {
             "the whole object is drawn, no hand: an object pixel near the hand may be a finger in front of it (HO-3D "
             "evaluation without hand poses); never scored",
             _sets(
-                background=(Label.BACKGROUND, Label.ARM, Label.RIGHT_HAND),
-                object_right=(Label.OBJECT, Label.RIGHT_HAND),
+                background=(Label.BACKGROUND, Label.ARM, Label.HAND),
+                # HO-3D has right hands only; a mirrored picture needs the left one's words.
+                object_left=(Label.OBJECT, Label.HAND),
+                object_right=(Label.OBJECT, Label.HAND),
             ),
             scored=False,
         ),

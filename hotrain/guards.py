@@ -100,13 +100,13 @@ def missing_classes(
 ) -> list[str]:
     """Public classes that no pixel of the selection can be told to be, for people to be warned of.
 
-    A class counts as taught where a pixel's set holds nothing else but it and the arm that belongs to it. Arguments as
-    of `refuse_free_answers`.
+    A class counts as taught where a pixel's set holds nothing else but it and the arm that belongs to it; any arm
+    belongs to the background, which it is at extent wrist. Arguments as of `refuse_free_answers`.
     """
     taught = set()
     for sets, _ in _present_sets(index, rows, task, tables):
         for c in range(task.public):
-            own = (1 << c) | sum(1 << arm for arm, hand in task.arm_to_hand.items() if hand == c)
+            own = (1 << c) | sum(1 << arm for arm, hand in task.arm_to_hand.items() if c in (0, hand))
             if (((sets & ~np.uint8(own)) == 0) & (sets >> c & 1).astype(bool)).any():
                 taught.add(c)
     return [name for c, name in enumerate(task.public_classes) if c not in taught]

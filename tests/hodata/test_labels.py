@@ -9,6 +9,7 @@ from hodata.labels import (
     EXTENTS,
     LABELS,
     MEANINGS,
+    MIRROR,
     TASKS,
     Label,
     Meaning,
@@ -97,6 +98,14 @@ def test_mirroring_twice_is_nothing_and_swaps_sides() -> None:
     np.testing.assert_array_equal(table[table], np.arange(256))
     assert table[Label.LEFT_HAND] == Label.RIGHT_HAND
     assert table[Label.OBJECT_BOTH] == Label.OBJECT_BOTH
+
+
+@pytest.mark.parametrize("meaning", MEANINGS.values(), ids=lambda meaning: meaning.name)
+def test_meanings_say_the_same_of_a_mirrored_picture(meaning: Meaning) -> None:
+    for stored in LABELS:
+        for true in LABELS:
+            mirrored = MIRROR.get(stored, stored), MIRROR.get(true, true)
+            assert meaning.allows(stored, true) == meaning.allows(*mirrored), (stored, true)
 
 
 def test_sideless_labels_cover_sided_ones_in_a_meaning() -> None:

@@ -105,10 +105,13 @@ def test_untaught_classes_are_named(opened: Callable[..., ShardIndex]) -> None:
     index = opened(
         Spec("wrist", meaning="hand-wrist", item=Label.BACKGROUND),
         Spec("ego", meaning="egohos", hand=Label.LEFT_HAND, item=Label.OBJECT_BOTH),
+        Spec("held", meaning="hand-object-wrist"),
     )
     wrist, ego = index.select(source="wrist"), index.select(source="ego")
     assert guards.missing_classes(index, wrist, TASKS["hand-object"]) == ["background", "object"]
     assert guards.missing_classes(index, ego, TASKS["hand-object"]) == []
+    wrists = index.select(source="held")  # their background may be arm, which is background at extent wrist
+    assert guards.missing_classes(index, wrists, TASKS["hand-object"]) == []
     assert guards.missing_classes(index, ego, TASKS["egohos"]) == ["right", "object_left", "object_right"]
 
 
