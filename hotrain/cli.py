@@ -27,7 +27,7 @@ from hotrain.cli_eval import (
 from hotrain.config import OPEN_LABELS, PRECISIONS
 from hotrain.errors import EXIT_INTERRUPTED, EXIT_SKIPPED, Interrupted
 from hotrain.input_rule import KINDS as INPUT_RULES
-from hotrain.optimizer import OPTIMIZERS, SCHEDULES
+from hotrain.learning.optimizer import OPTIMIZERS, SCHEDULES
 from hotrain.order import ORDERS
 
 # Also in hotrain.model, which imports torch; a test keeps the two equal.
@@ -213,7 +213,7 @@ def fit(context: click.Context, **options: Any) -> None:
             options["model"] = find(Path(options["init"])).facts["model"]
         config = FitConfig(**options)
     if preview is not None:
-        from hotrain.augment_sheet import augment_sheet
+        from hotrain.loading.augment_sheet import augment_sheet
         from hotrain.pictures import save_picture
 
         save_picture(augment_sheet(config), preview)

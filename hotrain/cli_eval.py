@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import torch
 
     from hodata.shards.reader import ShardIndex
-    from hotrain.damage import Tally
-    from hotrain.metrics import Report
-    from hotrain.sample_counts import SampleCounts
-    from hotrain.scored_model import ScoredModel, ScoredSamples
+    from hotrain.loading.damage import Tally
+    from hotrain.scoring.metrics import Report
+    from hotrain.scoring.sample_counts import SampleCounts
+    from hotrain.scoring.scored_model import ScoredModel, ScoredSamples
 
 _shards = click.option(
     "--shards", multiple=True, required=True, metavar="SHARD|DIR|GLOB", help="May be repeated; quote a glob."
@@ -114,13 +114,13 @@ def evaluate(
         raise click.UsageError("--task is for --predictions; a run knows its own")
     if predictions is not None and tta is not None:
         raise click.UsageError("--tta is for --checkpoint; masks are what they are")
-    from hotrain.calibration import read_calibration
     from hotrain.checkpoint import find
-    from hotrain.damage import Tally
     from hotrain.distributed import is_main
-    from hotrain.report_page import write_page
-    from hotrain.scorecard import document, scorecard
-    from hotrain.scored_model import ScoredModel, ScoredSamples
+    from hotrain.loading.damage import Tally
+    from hotrain.scoring.calibration import read_calibration
+    from hotrain.scoring.report_page import write_page
+    from hotrain.scoring.scorecard import document, scorecard
+    from hotrain.scoring.scored_model import ScoredModel, ScoredSamples
 
     opened = find(checkpoint) if checkpoint is not None else None
     chosen = ScoredSamples.open(shards, where, exclude, split)
@@ -164,7 +164,7 @@ def evaluate(
             whole["damaged"] = tally.found
         click.echo(json.dumps(whole, indent=1))
     else:
-        from hotrain.eval_tables import print_scores
+        from hotrain.scoring.eval_tables import print_scores
 
         print_scores(found, card, by_color, split)
     damaged = tally.found if tally is not None else {}
@@ -212,10 +212,10 @@ def compare(
     """
     import numpy as np
 
-    from hotrain import comparison
     from hotrain.distributed import is_main
     from hotrain.errors import SelectionError
-    from hotrain.scored_model import ScoredModel, ScoredSamples, checkpoint_in
+    from hotrain.scoring import comparison
+    from hotrain.scoring.scored_model import ScoredModel, ScoredSamples, checkpoint_in
 
     chosen = ScoredSamples.open(shards, where, exclude, split)
     index, rows = chosen.index, chosen.rows
@@ -247,7 +247,7 @@ def compare(
         whole = {"a": models[0].name, "b": models[1].name, "split": split, **difference.to_json()}
         click.echo(json.dumps({**whole, "extent": found[0].pooled.extent, **chosen.to_json()}, indent=1))
     else:
-        from hotrain.eval_tables import print_comparison
+        from hotrain.scoring.eval_tables import print_comparison
 
         print_comparison(difference, (models[0].name, models[1].name), split)
     if len(both) < len(rows):
@@ -284,12 +284,12 @@ def calibrate(
     """
     from dataclasses import replace
 
-    from hotrain.calibrate import calibrate as run_calibrate
-    from hotrain.calibration import write_calibration
     from hotrain.checkpoint import find
     from hotrain.predict import load_predictor
     from hotrain.progress import progress
-    from hotrain.scored_model import ScoredSamples
+    from hotrain.scoring.calibrate import calibrate as run_calibrate
+    from hotrain.scoring.calibration import write_calibration
+    from hotrain.scoring.scored_model import ScoredSamples
 
     opened = find(checkpoint)
     chosen = ScoredSamples.open(shards, where, exclude, split)
@@ -312,7 +312,7 @@ def calibrate(
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=1))
     else:
-        from hotrain.eval_tables import print_calibration
+        from hotrain.scoring.eval_tables import print_calibration
 
         print_calibration(found, str(path))
 
@@ -348,10 +348,10 @@ def _score(model: ScoredModel, index: ShardIndex, extent: str, batch_size: int, 
 
 def _baseline(model: ScoredModel, chosen: ScoredSamples, extent: str, batch_size: int, tally: Tally | None) -> Report:
     from hodata.shards.select import select_rows
-    from hotrain.baseline import fit_color_histogram
     from hotrain.distributed import is_main
     from hotrain.evaluate import evaluate as run_evaluate
     from hotrain.progress import progress
+    from hotrain.scoring.baseline import fit_color_histogram
 
     index = chosen.index
     train = select_rows(index, chosen.selector, "train").rows

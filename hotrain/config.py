@@ -12,7 +12,7 @@ from hodata.labels import EXTENTS, TASKS
 from hodata.shards.select import read_keys
 from hotrain.errors import CheckpointError, TrainingError
 from hotrain.input_rule import KINDS as INPUT_RULES
-from hotrain.optimizer import OPTIMIZERS, SCHEDULES
+from hotrain.learning.optimizer import OPTIMIZERS, SCHEDULES
 from hotrain.order import ORDERS
 
 _TOML_KINDS: dict[str, tuple[type, ...]] = {
@@ -70,12 +70,12 @@ class FitConfig:
         accumulation: forward passes that one optimizer step is made of.
         workers: loading processes of each rank.
         seed: of order, augmentation, dropout and new layers.
-        optimizer: one of `hotrain.optimizer.OPTIMIZERS`.
+        optimizer: one of `hotrain.learning.optimizer.OPTIMIZERS`.
         lr: peak learning rate of the head; None: by optimizer and start, as `OPTIMIZERS` says.
         body_factor: learning rate of the backbone relative to it; None: 1 from scratch, 0.1 from weights, 0.5 from
             another run.
         weight_decay: of weights; None: that of `OPTIMIZERS`.
-        schedule: how the learning rate falls, one of `hotrain.optimizer.SCHEDULES`.
+        schedule: how the learning rate falls, one of `hotrain.learning.optimizer.SCHEDULES`.
         warmup: share of the steps over which the learning rate rises.
         clip: gradients are scaled down to this norm, taken over all parameters; 0: never.
         ema: decay of the average of the weights that is scored and given to users (`averaging`); 0: no average.
@@ -87,7 +87,7 @@ class FitConfig:
         background, paste: the same, see `composite.CompositeRule`.
         input_rule: how an image enters the network, one of `hotrain.input_rule.KINDS`.
         open_labels: what a pixel teaches whose mask leaves several classes open: `sets`: that it is one of them;
-            `ignore`: nothing; `as-drawn`: what its stored id says. See `hotrain.open_labels`.
+            `ignore`: nothing; `as-drawn`: what its stored id says. See `hotrain.learning.open_labels`.
         balance: how far rare classes weigh more in the loss, see `loss.set_weights`.
         prior: weight of the loss's prior toward background, see `loss.set_loss`.
         dice: weight of soft Dice, see `dice.dice_loss`; 0: none.

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from hodata.errors import ShardError
 from hodata.labels import Meaning, Task, task_table
 from hotrain.columns import coded, present
-from hotrain.damage import Damaged, Tally
-from hotrain.data import decode_image, read_mask
 from hotrain.distributed import all_reduce_sum, rank, world_size
 from hotrain.errors import SelectionError
-from hotrain.metrics import Report, confusion, report, source_extent
+from hotrain.loading.damage import Damaged, Tally
+from hotrain.loading.data import decode_image, read_mask
 from hotrain.predict import Predictor
-from hotrain.sample_counts import SampleCounts
+from hotrain.scoring.metrics import Report, confusion, report, source_extent
+from hotrain.scoring.sample_counts import SampleCounts
 
 if TYPE_CHECKING:
     from hodata.shards.reader import ShardIndex

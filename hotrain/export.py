@@ -22,7 +22,6 @@ from torch.nn import functional
 
 from hodata.labels import EXTENTS
 from hotrain.annotate.files import replaced_when_complete
-from hotrain.calibration import temperature_of
 from hotrain.checkpoint import Checkpoint
 from hotrain.decide import decide
 from hotrain.errors import ExportError
@@ -30,6 +29,7 @@ from hotrain.model import create_model, logits_of
 from hotrain.onnx_network import INPUT, METADATA, ONNX_VERSION, OUTPUT, OnnxNetwork
 from hotrain.pictures import label_of_class
 from hotrain.predict import NetworkPredictor, load_predictor
+from hotrain.scoring.calibration import temperature_of
 
 LOGITS_LIMIT = 1e-3  # largest difference of a logit
 MASKS_LIMIT = 0.999  # share of pixels that must get the same class

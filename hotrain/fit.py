@@ -19,31 +19,31 @@ import torchvision
 
 from hodata.labels import TASKS, Task
 from hotrain import checkpoint
-from hotrain.acceleration import place
-from hotrain.averaging import average_of
-from hotrain.calibrate import calibrate
-from hotrain.calibration import Calibration, write_calibration
-from hotrain.card_facts import dataset_words, write_card
 from hotrain.config import SHARES, UNRECORDED, FitConfig
-from hotrain.damage import Tally
-from hotrain.data import CropData
 from hotrain.distributed import barrier, is_main, join_group, leave_group, rank, share_buffers, world_size
 from hotrain.errors import CheckpointError, Interrupted
 from hotrain.evaluate import evaluate
-from hotrain.guards import micro_batch
-from hotrain.loader import Loader
-from hotrain.metrics import Report
-from hotrain.optimizer import OPTIMIZERS, create_optimizer, learning_rate, parameter_groups
+from hotrain.learning.acceleration import place
+from hotrain.learning.averaging import average_of
+from hotrain.learning.card_facts import dataset_words, write_card
+from hotrain.learning.guards import micro_batch
+from hotrain.learning.optimizer import OPTIMIZERS, create_optimizer, learning_rate, parameter_groups
+from hotrain.learning.selection import Selection, select
+from hotrain.learning.start import Start, begin
+from hotrain.learning.step import Flags, Step
+from hotrain.loading.damage import Tally
+from hotrain.loading.data import CropData
+from hotrain.loading.loader import Loader
+from hotrain.loading.training_data import training_data
 from hotrain.order import ORDER_VERSION
 from hotrain.pictures import save_picture
 from hotrain.predict import NetworkPredictor, load_predictor
 from hotrain.progress import FileLog, Progress, RunLog, progress, read_log
-from hotrain.selection import Selection, select
+from hotrain.scoring.calibrate import calibrate
+from hotrain.scoring.calibration import Calibration, write_calibration
+from hotrain.scoring.metrics import Report
 from hotrain.sheets import example_sheet, spread_rows, training_curves
-from hotrain.start import Start, begin
-from hotrain.step import Flags, Step
 from hotrain.stop import StopSignals
-from hotrain.training_data import training_data
 
 _LOG_STEPS = 20
 _PREVIEWS = 8

@@ -55,9 +55,9 @@ class TorchNetwork:
                 f"{path}: a run needs torch: pip install 'hodata[train]'; without it, annotate with the .onnx file "
                 "that `hotrain export` writes"
             ) from error
-        from hotrain.calibration import temperature_of
         from hotrain.checkpoint import find
         from hotrain.predict import load_predictor
+        from hotrain.scoring.calibration import temperature_of
 
         opened = find(path)
         if device == "auto":

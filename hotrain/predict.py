@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hotrain.augment import normalize
 from hotrain.checkpoint import Checkpoint
 from hotrain.input_rule import InputRule
+from hotrain.learning.augment import normalize
 from hotrain.model import create_model, logits_of
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from hodata.errors import ShardError
 from hodata.labels import Task
 from hotrain.columns import coded
-from hotrain.data import decode_image, read_mask
 from hotrain.evaluate import RowPredictor
+from hotrain.loading.data import decode_image, read_mask
 from hotrain.pictures import Curve, Example, curves, prediction_sheet
 from hotrain.predict import Predictor
 from hotrain.progress import read_log

@@ -28,11 +28,11 @@ from loader_data import write_shards  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from hodata.shards.reader import ShardIndex  # noqa: E402
-from hotrain.composite import CompositeRule  # noqa: E402
-from hotrain.crop import CropRule  # noqa: E402
-from hotrain.data import CropData  # noqa: E402
-from hotrain.degrade import DegradeRule  # noqa: E402
 from hotrain.input_rule import InputRule  # noqa: E402
+from hotrain.loading.composite import CompositeRule  # noqa: E402
+from hotrain.loading.crop import CropRule  # noqa: E402
+from hotrain.loading.data import CropData  # noqa: E402
+from hotrain.loading.degrade import DegradeRule  # noqa: E402
 from hotrain.order import Order  # noqa: E402
 
 BATCH, IMAGES = 16, 64

@@ -28,12 +28,12 @@ from hodata.labels import Task
 from hodata.shards.reader import ShardIndex
 from hotrain.annotate.inputs import find_frames
 from hotrain.annotate.pipeline import AnnotateConfig, annotate
-from hotrain.comparison import Difference, compare
-from hotrain.data import decode_image
 from hotrain.evaluate import equal_size_batches, evaluate
-from hotrain.mask_folder import open_masks
+from hotrain.loading.data import decode_image
 from hotrain.network import Network, open_network
-from hotrain.sample_counts import SampleCounts
+from hotrain.scoring.comparison import Difference, compare
+from hotrain.scoring.mask_folder import open_masks
+from hotrain.scoring.sample_counts import SampleCounts
 
 FIGURES = {"hand IoU": "kinds.hand", "Boundary IoU": "boundary_iou.hand", "fingertip recall": "fingertip_recall"}
 REFINED = ("auto", "crop")

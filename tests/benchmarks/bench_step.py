@@ -30,17 +30,17 @@ from loader_data import write_shards  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from hodata.labels import TASKS  # noqa: E402
-from hotrain.augment import normalize  # noqa: E402
 from hotrain.config import FitConfig  # noqa: E402
-from hotrain.crop import CropRule  # noqa: E402
-from hotrain.data import Batch, CropData  # noqa: E402
 from hotrain.input_rule import InputRule  # noqa: E402
+from hotrain.learning.augment import normalize  # noqa: E402
+from hotrain.learning.optimizer import parameter_groups  # noqa: E402
+from hotrain.learning.selection import select  # noqa: E402
+from hotrain.learning.start import begin  # noqa: E402
+from hotrain.learning.step import Flags, Step  # noqa: E402
+from hotrain.loading.crop import CropRule  # noqa: E402
+from hotrain.loading.data import Batch, CropData  # noqa: E402
 from hotrain.model import AUX_WEIGHT, logits_of  # noqa: E402
-from hotrain.optimizer import parameter_groups  # noqa: E402
 from hotrain.order import Order  # noqa: E402
-from hotrain.selection import select  # noqa: E402
-from hotrain.start import begin  # noqa: E402
-from hotrain.step import Flags, Step  # noqa: E402
 
 LOG_STEPS = 20
 TASK = TASKS["hand-object"]

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from loader_data import write_litdata, write_mds
 
-from hotrain.crop import CropRule, cut, draw_window
-from hotrain.data import decode_image
 from hotrain.input_rule import InputRule
+from hotrain.loading.crop import CropRule, cut, draw_window
+from hotrain.loading.data import decode_image
 from hotrain.order import uniforms
 
 WARM = 4  # batches before the clock starts: processes start, caches fill
@@ -56,7 +56,7 @@ def own_crop(image: bytes, mask: bytes, seed: int, crop: int) -> tuple[np.ndarra
 
 def hotrain_data(setting: Setting) -> Any:
     from hodata.shards.reader import ShardIndex
-    from hotrain.data import CropData
+    from hotrain.loading.data import CropData
     from hotrain.order import Order
 
     index = ShardIndex.open(setting.folder / "shards")
@@ -66,7 +66,7 @@ def hotrain_data(setting: Setting) -> Any:
 
 def hotrain(setting: Setting) -> Callable[[], Iterable[Any]]:
     """Ours, as `hotrain fit` uses it: crc32 of every member checked, order by position."""
-    from hotrain.loader import Loader
+    from hotrain.loading.loader import Loader
 
     data = hotrain_data(setting)
     batches = setting.count // setting.batch

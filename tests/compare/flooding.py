@@ -1,6 +1,6 @@
 """Shares of pixels called what they are not, where the stored masks cannot tell: figures of `truth.kinds_seen`.
 
-Shapes: N pictures, K classes; counts are int64 [..., F, 3] of (hit, total, total), as in `hotrain.figures`.
+Shapes: N pictures, K classes; counts are int64 [..., F, 3] of (hit, total, total), as in `hotrain.scoring.figures`.
 """
 
 from __future__ import annotations

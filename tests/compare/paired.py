@@ -1,8 +1,8 @@
 """Means over seeds, and paired differences, with intervals by a bootstrap over groups and seeds.
 
 Each draw takes groups and seeds with replacement, independently (Owen, "The pigeonhole bootstrap", Annals of Applied
-Statistics 2007): the groups by `hotrain.intervals`, the same for every recipe and seed, so that what is hard for all
-cancels out. Three seeds say little of their spread; every seed's own value is kept beside the interval.
+Statistics 2007): the groups by `hotrain.scoring.intervals`, the same for every recipe and seed, so that what is hard
+for all cancels out. Three seeds say little of their spread; every seed's own value is kept beside the interval.
 
 Shapes: S seeds, N rows, G groups, D draws, F figures. Counts are int64 [..., F, 3].
 """
@@ -17,13 +17,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hotrain.intervals import DRAWS, LEAST_GROUPS, drawn_values, group_totals, interval, optional
+from hotrain.scoring.intervals import DRAWS, LEAST_GROUPS, drawn_values, group_totals, interval, optional
 
 Counts = NDArray[np.int64]
 
 
 class Named(Protocol):
-    """What makes figures of counts: `hotrain.figures.Figures`, or ratios of our own."""
+    """What makes figures of counts: `hotrain.scoring.figures.Figures`, or ratios of our own."""
 
     @property
     def names(self) -> tuple[str, ...]: ...

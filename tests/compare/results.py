@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from compare.flooding import ARM_AS_HAND, CALLED, OBJECT, TRULY, WRONGLY, Flooding
 from compare.paired import Estimate, Named, differences, estimates
 from compare.score import TASK, Scores
-from hotrain.figures import FINGERTIPS, Figures
-from hotrain.guards import missing_classes
+from hotrain.learning.guards import missing_classes
+from hotrain.scoring.figures import FINGERTIPS, Figures
 
 if TYPE_CHECKING:
     from hodata.shards.reader import ShardIndex

@@ -113,7 +113,7 @@ def answer_rows(index: ShardIndex, rows: NDArray[np.int64], predictor: Predictor
 def read_images(index: ShardIndex, rows: Sequence[int]) -> list[NDArray[np.uint8]]:
     """uint8 [H, W, 3] each."""
     from hotrain.columns import coded
-    from hotrain.data import decode_image
+    from hotrain.loading.data import decode_image
 
     reader, keys = index.reader(), index.table.column("key")
     kinds, kind = coded(index, "image_kind")

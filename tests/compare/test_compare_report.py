@@ -31,7 +31,7 @@ from compare.results import (
 )
 from compare.score import TASK, Scores
 from hodata.labels import Label
-from hotrain.figures import Figures
+from hotrain.scoring.figures import Figures
 
 GOOD = {ARMS: 0.02, FLOOD: 0.11, FLOOD_TRUTH: 0.1}
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hodata.errors import ShardError
 from hodata.labels import MEANINGS, Meaning, Task, task_table
-from hotrain.metrics import confusion
+from hotrain.scoring.metrics import confusion
 
 if TYPE_CHECKING:
     from hodata.shards.reader import ShardIndex
@@ -63,7 +63,7 @@ def kinds_seen(
         task: K classes.
 
     Returns:
-        int64 [2, 2**K, K]: confusion matrices (`hotrain.metrics.confusion`).
+        int64 [2, 2**K, K]: confusion matrices (`hotrain.scoring.metrics.confusion`).
     """
     classes = len(task.classes)
     sets = task_table(MEANINGS["exact"], task)[truth]

@@ -17,9 +17,9 @@ from hodata.sample import Record, Sample, mask_instances
 from hodata.shards.index import IndexInfo
 from hodata.shards.reader import ShardIndex
 from hodata.shards.writer import ShardWriter
-from hotrain.crop import CropRule
-from hotrain.data import CropData
 from hotrain.input_rule import InputRule
+from hotrain.loading.crop import CropRule
+from hotrain.loading.data import CropData
 from hotrain.order import Order
 
 

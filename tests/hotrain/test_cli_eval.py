@@ -19,10 +19,10 @@ from PIL import Image
 from hodata.labels import TASKS, Label
 from hodata.shards.reader import ShardIndex
 from hotrain import checkpoint
-from hotrain.calibration import temperature_of
 from hotrain.cli import cli
-from hotrain.figures import Figures
 from hotrain.model import IMAGENET_MEAN, IMAGENET_STD, create_model
+from hotrain.scoring.calibration import temperature_of
+from hotrain.scoring.figures import Figures
 
 TASK = TASKS["hand-object"]
 MODEL = "lraspp_mobilenet_v3_large"

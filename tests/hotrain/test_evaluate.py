@@ -21,14 +21,14 @@ from torch.nn import functional
 
 from hodata.labels import MEANINGS, TASKS, Meaning, task_table
 from hodata.shards.reader import ShardIndex
-from hotrain.data import decode_image
 from hotrain.errors import SelectionError
 from hotrain.evaluate import StoredTruth, count, equal_size_batches, evaluate, key_sum
 from hotrain.input_rule import InputRule
-from hotrain.metrics import confusion, score
+from hotrain.loading.data import decode_image
 from hotrain.model import IMAGENET_MEAN, IMAGENET_STD, create_model
 from hotrain.predict import NetworkPredictor
-from hotrain.scorecard import document, scorecard
+from hotrain.scoring.metrics import confusion, score
+from hotrain.scoring.scorecard import document, scorecard
 
 TASK = TASKS["hand-object"]
 

@@ -22,15 +22,16 @@ from torch import Tensor, nn
 
 from hodata.labels import TASKS
 from hodata.shards.reader import ShardIndex
-from hotrain import criterion, distributed
-from hotrain.averaging import average_of
+from hotrain import distributed
 from hotrain.config import FitConfig
 from hotrain.errors import TrainingError
+from hotrain.learning import criterion
+from hotrain.learning.averaging import average_of
+from hotrain.learning.optimizer import create_optimizer, parameter_groups
+from hotrain.learning.selection import select
+from hotrain.learning.start import Start
+from hotrain.learning.step import Flags, Step
 from hotrain.model import create_model
-from hotrain.optimizer import create_optimizer, parameter_groups
-from hotrain.selection import select
-from hotrain.start import Start
-from hotrain.step import Flags, Step
 
 BATCH, STEPS, LR = 8, 2, 1e-4
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -25,9 +25,9 @@ from hodata.shards.reader import ShardIndex
 from hotrain import checkpoint
 from hotrain.cli import cli
 from hotrain.config import FitConfig, read_recipe
-from hotrain.data import decode_image
 from hotrain.errors import CheckpointError, Interrupted, TrainingError
 from hotrain.fit import fit
+from hotrain.loading.data import decode_image
 from hotrain.predict import load_predictor
 from hotrain.progress import read_log
 
@@ -97,7 +97,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     mixed: ShardIndex, tmp_path: Path, finished: Path, stop_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped after any step, within an epoch or at its end, the weights end up the same."""
-    from hotrain.step import Flags, Step
+    from hotrain.learning.step import Flags, Step
 
     taken = 0
     original = Step.take
@@ -170,7 +170,7 @@ def test_a_second_stage_starts_from_the_first(mixed: ShardIndex, finished: Path,
 def test_a_loss_that_is_not_finite_names_the_samples(
     mixed: ShardIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hotrain.criterion.set_loss", lambda logits, *_: logits.sum() * float("nan"))
+    monkeypatch.setattr("hotrain.learning.criterion.set_loss", lambda logits, *_: logits.sum() * float("nan"))
     with pytest.raises(TrainingError, match=r"the loss is nan at position 0.*(ego|wrist)_train_\d"):
         fit(config(mixed, tmp_path / "run"))
 
@@ -254,7 +254,7 @@ def test_a_signal_to_the_whole_group_saves_and_exits_75(
 
 _FAILS_MIDWAY = """
 import sys
-from hotrain import criterion
+from hotrain.learning import criterion
 from hotrain.cli import main
 calls = 0
 original = criterion.set_loss

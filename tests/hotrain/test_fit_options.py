@@ -17,19 +17,19 @@ from torch import nn
 from hodata.labels import TASKS
 from hodata.shards.reader import ShardIndex
 from hotrain import checkpoint
-from hotrain.acceleration import Trained, place
-from hotrain.averaging import average_of
 from hotrain.cli import cli
 from hotrain.config import UNRECORDED, FitConfig, read_recipe
 from hotrain.errors import CheckpointError, Interrupted, TrainingError
 from hotrain.fit import fit
+from hotrain.learning.acceleration import Trained, place
+from hotrain.learning.averaging import average_of
+from hotrain.learning.optimizer import create_optimizer, parameter_groups
+from hotrain.learning.selection import select
+from hotrain.learning.start import begin
+from hotrain.learning.step import Flags, Step
 from hotrain.model import create_model
-from hotrain.optimizer import create_optimizer, parameter_groups
 from hotrain.predict import load_predictor
 from hotrain.progress import read_log
-from hotrain.selection import select
-from hotrain.start import begin
-from hotrain.step import Flags, Step
 
 EMA: dict[str, Any] = {"ema": 0.9, "optimizer": "sgd", "schedule": "cosine", "clip": 1.0, "dice": 0.5}
 EMA |= {"hard_pixels": 0.5, "lr": 0.02}

@@ -17,11 +17,11 @@ from hodata.shards.reader import ShardIndex
 from hotrain import checkpoint
 from hotrain.cli import cli
 from hotrain.config import FitConfig, read_recipe, recipe_names
-from hotrain.data import decode_image
 from hotrain.errors import TrainingError
-from hotrain.optimizer import learning_rate
-from hotrain.selection import select
-from hotrain.training_data import training_data
+from hotrain.learning.optimizer import learning_rate
+from hotrain.learning.selection import select
+from hotrain.loading.data import decode_image
+from hotrain.loading.training_data import training_data
 
 # What a recipe leaves to the user, the machine or the start.
 NOT_SPELLED = {"shards", "out", "where", "exclude", "init", "lr", "body_factor", "source_weights", "samples_per_epoch"}

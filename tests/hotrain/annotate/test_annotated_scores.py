@@ -23,8 +23,8 @@ from hodata.shards.writer import ShardWriter
 from hotrain import checkpoint
 from hotrain.cli import cli
 from hotrain.evaluate import StoredTruth, count
-from hotrain.mask_folder import open_masks
 from hotrain.predict import load_predictor
+from hotrain.scoring.mask_folder import open_masks
 
 TASK = TASKS["hand-object"]
 

@@ -14,11 +14,11 @@ from PIL import Image
 import hotrain
 from hodata.labels import TASKS, Label
 from hotrain import checkpoint
-from hotrain.calibration import Calibration, Reliability, write_calibration
 from hotrain.cli import cli
 from hotrain.errors import CheckpointError, FrameError
 from hotrain.model import create_model
 from hotrain.predict import load_predictor
+from hotrain.scoring.calibration import Calibration, Reliability, write_calibration
 
 
 def save_run(

@@ -1,0 +1,88 @@
+"""What a step makes small: the loss over sets of every head, and soft Dice where it is wanted.
+
+Each part is a sum over pixels or images, divided by a number that all ranks know before the first backward pass. So
+the loss and its gradient do not depend on how a batch is cut into ranks and passes: a mean of means would weigh parts
+with few decided pixels too high.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hotrain.config import FitConfig
+from hotrain.learning.dice import decided_images, dice_loss
+from hotrain.learning.loss import set_counts, set_loss
+from hotrain.model import AUX_WEIGHT
+
+
+class Divisors(NamedTuple):
+    """What the sums of a whole batch are divided by.
+
+    Args:
+        weight: summed weight of the decided pixels, times the share of them that is kept. It is the expected weight of
+            kept pixels, not theirs: that is known only after all ranks' forward passes, and dividing by it would take
+            back from rare classes, which are hard more often, what their weight gives them.
+        images: those with a decided pixel.
+    """
+
+    weight: float
+    images: float
+
+
+class Criterion:
+    """The loss of a run.
+
+    Args:
+        tables: uint8 [M, 256], which sets occur (`open_labels.training_tables`).
+        weights: float32 [2**K], of each set (`loss.set_weights`), on the CPU.
+        config: `prior`, `hard_pixels` and `dice`.
+        device: where the logits are.
+    """
+
+    def __init__(self, tables: Tensor, weights: Tensor, config: FitConfig, device: torch.device) -> None:
+        self._weights, self._there = weights, weights.to(device)
+        self._classes = len(weights).bit_length() - 1
+        self._prior, self._share, self._dice = config.prior, config.hard_pixels, config.dice
+        # From the tables, not from counts of the training masks: mirrored images hold sets that no mask does.
+        kinds = tables.unique()
+        self._kinds = kinds[(kinds != 0) & (kinds != len(weights) - 1)].to(device)
+
+    def amounts(self, sets: Tensor) -> Tensor:
+        """int64 [2**K + 1], on the CPU: pixels of each set [B, H, W], and images that decide any.
+
+        Whole numbers, so that their sum over ranks and passes is exact.
+        """
+        counts = set_counts(sets, self._classes)
+        images = decided_images(sets, self._classes).cpu() if self._dice else torch.zeros((), dtype=torch.int64)
+        return torch.cat([counts, images[None]])
+
+    def divisors(self, amounts: Tensor) -> Divisors:
+        """From the `amounts` of all ranks and passes."""
+        weight = float(amounts[:-1].double() @ self._weights.double()) * self._share
+        return Divisors(max(weight, 1.0), max(float(amounts[-1]), 1.0))
+
+    def __call__(self, outputs: Mapping[str, Tensor], sets: Tensor, divisors: Divisors) -> Tensor:
+        """What one pass adds to the loss of the whole batch.
+
+        Args:
+            outputs: logits [B, K, H, W] of each head; `aux` counts 0.4 times.
+            sets: uint8 [B, H, W].
+            divisors: of the whole batch.
+
+        Returns:
+            float32 [].
+        """
+        loss = self._of_head(outputs["out"], sets, divisors)
+        if "aux" in outputs:
+            loss = loss + AUX_WEIGHT * self._of_head(outputs["aux"], sets, divisors)
+        return loss
+
+    def _of_head(self, logits: Tensor, sets: Tensor, divisors: Divisors) -> Tensor:
+        loss = set_loss(logits, sets, self._there, self._prior, self._share) / divisors.weight
+        if self._dice:
+            loss = loss + self._dice * dice_loss(logits, sets, self._kinds) / divisors.images
+        return loss

@@ -1,0 +1,65 @@
+"""Flips at test time: what is symmetric stays, sides swap, and the mean is what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hodata.labels import MIRROR, TASKS
+from hotrain.scoring.flipped import FlippedPredictor, mirrored_classes
+
+
+class ByChannel:
+    """Logits are the image's channels, class by class, plus a slope that no mirror image shares."""
+
+    def __init__(self, slope: float = 0.0) -> None:
+        self._slope = slope
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        return image
+
+    def logits(self, prepared: Sequence[Any], size: tuple[int, int]) -> torch.Tensor:
+        stacked = torch.from_numpy(np.stack([np.ascontiguousarray(image) for image in prepared])).permute(0, 3, 1, 2)
+        return stacked + self._slope * torch.arange(size[0]) * torch.arange(stacked.shape[1])[:, None, None]
+
+
+@pytest.mark.parametrize("task_name", sorted(TASKS))
+def test_classes_swap_as_their_labels_do(task_name: str) -> None:
+    """An image and its mirror image, whose classes are those of the mirrored labels, are answered as mirror images."""
+    task = TASKS[task_name]
+    swap = mirrored_classes(task)
+    np.testing.assert_array_equal(swap[swap], np.arange(len(task.classes)))
+    for label, other in MIRROR.items():
+        assert {int(swap[c]) for c in task.sets[label]} == task.sets[other]
+
+
+def test_the_mean_of_probabilities_is_a_plain_loop() -> None:
+    task = TASKS["sides"]
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(5, 8, len(task.classes))).astype(np.float32)
+    model = ByChannel(0.3)
+    found = FlippedPredictor(model, task).classes([image, image], (8, 5))  # type: ignore[arg-type]
+    swap = [0, 2, 1, 3, 5, 4]
+
+    def probabilities(pixels: np.ndarray) -> np.ndarray:
+        raised = np.exp(model.logits([pixels], (8, 5))[0].numpy())
+        return raised / raised.sum(0)
+
+    straight, mirrored = probabilities(image), probabilities(image[:, ::-1])
+    for y in range(5):
+        for x in range(8):
+            mean = [straight[c, y, x] + mirrored[swap[c], y, 7 - x] for c in range(6)]
+            assert found[0, y, x] == found[1, y, x] == int(np.argmax(mean))
+
+
+def test_answers_of_mirror_images_are_mirror_images() -> None:
+    task = TASKS["egohos"]
+    swap = mirrored_classes(task)
+    image = np.random.default_rng(1).normal(size=(6, 10, len(task.classes))).astype(np.float32)
+    predictor = FlippedPredictor(ByChannel(0.2), task)  # type: ignore[arg-type]
+    one, other = (predictor.classes([pixels], (10, 6))[0] for pixels in (image, image[:, ::-1]))
+    np.testing.assert_array_equal(swap[one][:, ::-1], other)
