@@ -140,7 +140,13 @@ class Meaning:
     scored: bool = True
 
     def labels_of(self, stored: Label) -> frozenset[Label]:
-        """The labels a pixel stored as `stored` may have (VOID: any)."""
+        """The labels a pixel stored as `stored` may have (VOID: any).
+
+        What is said of one side alone holds for the other: a mirrored picture has labels that the dataset never drew.
+        """
+        other = MIRROR.get(stored, stored)
+        if stored not in self.sets and other in self.sets:
+            return frozenset(MIRROR.get(label, label) for label in self.sets[other])
         return self.sets.get(stored, frozenset({stored}))
 
     def allows(self, stored: Label, true: Label) -> bool:

@@ -23,9 +23,11 @@ def training_data(config: FitConfig, selection: Selection) -> CropData:
     weights = {name: size**0.5 for name, size in sizes.items()} | dict(config.source_weights)
     order = Order(sizes, config.seed, weights, _shard_sizes(selection, config.order))
     rule = InputRule(config.size or config.crop, config.input_rule)
+    index, rows = selection.index, selection.rows
+    typical = HandBoxes(index).typical_size(index, rows.values(), rule) if config.even else 0.0
     return CropData(
-        selection.index,
-        selection.rows,
+        index,
+        rows,
         order,
         rule,
         CropRule.of_strength(
@@ -34,7 +36,7 @@ def training_data(config: FitConfig, selection: Selection) -> CropData:
             flip=config.flip,
             aim=config.aim,
             even=config.even,
-            hand_size=HandBoxes(selection.index).typical_size(selection.index, selection.rows.values(), rule),
+            hand_size=typical,
         ),
         composite=CompositeRule(config.background, config.paste),
         degrade=DegradeRule(config.blur, config.noise, config.jpeg),

@@ -108,6 +108,14 @@ def test_meanings_say_the_same_of_a_mirrored_picture(meaning: Meaning) -> None:
             assert meaning.allows(stored, true) == meaning.allows(*mirrored), (stored, true)
 
 
+def test_what_is_said_of_one_side_holds_for_the_other() -> None:
+    meaning = Meaning("own", "right hands only", {Label.RIGHT_HAND: frozenset({Label.RIGHT_HAND, Label.RIGHT_ARM})})
+    assert meaning.labels_of(Label.LEFT_HAND) == {Label.LEFT_HAND, Label.LEFT_ARM}
+    assert meaning.labels_of(Label.RIGHT_HAND) == {Label.RIGHT_HAND, Label.RIGHT_ARM}
+    assert meaning.labels_of(Label.OBJECT_LEFT) == {Label.OBJECT_LEFT}
+    assert Meaning.from_json(meaning.to_json()) == meaning
+
+
 def test_sideless_labels_cover_sided_ones_in_a_meaning() -> None:
     wrist = MEANINGS["hand-wrist"]
     assert wrist.allows(Label.BACKGROUND, Label.RIGHT_ARM)
