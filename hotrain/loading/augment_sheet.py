@@ -122,7 +122,7 @@ def _fitting(text: str, draw: ImageDraw, font: object) -> str:
 
 
 def _title(config: FitConfig) -> str:
-    shares = {name: getattr(config, name) for name in SHARES}
+    shares = {name: getattr(config, name) for name in ("aim", "even", *SHARES)}
     on = [f"zoom and colours {config.jitter:g}", *(["flip"] if config.flip else [])]
     on += [f"{name} {share:g}" for name, share in shares.items() if share]
     off = [*([] if config.flip else ["flip"]), *(name for name, share in shares.items() if not share)]
