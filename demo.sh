@@ -29,10 +29,11 @@ say "what is in them"
 show hodata verify "$OUT/shards"
 show hodata inspect "$OUT/shards" --sheet "$OUT/shards.png" --html "$OUT/shards.html"
 
-say "stage 1: hands"
+say "stage 1: hands, every sample as often as any other"
 show hotrain fit --shards "$OUT/shards/*.tar" --out "$OUT/hand" --task hand \
   --model deeplabv3_mobilenet_v3_large --weights none --crop 160 $SHORT --balance 0.5 --lr 4e-3 \
-  --samples-per-epoch 2000 --epochs 2
+  --samples-per-epoch 2000 --epochs 2 --source-weight freihand=484 --source-weight egohos=432 \
+  --source-weight ho3d_v3=324 --source-weight egohands=160
 
 say "stage 2: hands and objects, from stage 1"
 show hotrain fit --shards "$OUT/shards/*.tar" --out "$OUT/hand-object" --task hand-object \
