@@ -185,12 +185,12 @@ def _present_sets(
     """For each meaning among the rows: the sets of the labels that occur, and their pixels."""
     pixels = label_pixels(index, rows)
     tables = task_tables(index, task) if tables is None else tables
-    place = {name: number for number, name in enumerate(sorted(index.meanings))}
+    numbers = {name: number for number, name in enumerate(sorted(index.meanings))}
     names, codes = coded(index, "meaning")
     found = []
     for code in np.unique(codes[rows]).tolist():
         total = pixels[codes[rows] == code].sum(0)
         occurring = np.flatnonzero(total)
         ids = np.array([int(LABELS[place]) for place in occurring])
-        found.append((tables[place[names[code]], ids], total[occurring]))
+        found.append((tables[numbers[names[code]], ids], total[occurring]))
     return found
