@@ -64,6 +64,7 @@ class CropData(Dataset[Batch]):
         crop: what is cut from it.
         composite: how often a crop is made of two.
         degrade: how often a crop is blurred, noisy or compressed.
+        hands: where hands are, for a `crop` that is aimed at them or evens their sizes.
         skip_damaged: a sample that cannot be read becomes an empty one, and is named in the batch; else it raises.
     """
 
@@ -77,6 +78,7 @@ class CropData(Dataset[Batch]):
         *,
         composite: CompositeRule | None = None,
         degrade: DegradeRule | None = None,
+        hands: HandBoxes | None = None,
         skip_damaged: bool = False,
     ) -> None:
         self._reader = index.reader()
@@ -88,7 +90,7 @@ class CropData(Dataset[Batch]):
             meanings = [index.meanings[name] for name in sorted(index.meanings)]
             self._compositor = Compositor(meanings, composite, order.seed)
         self._skip_damaged = skip_damaged
-        self._hands = HandBoxes(index) if crop.aim or crop.even else None
+        self._hands = hands
         self._kinds, self._kind = coded(index, "image_kind")
         self._keys = index.table.column("key")
         self._meaning = meaning_numbers(index)

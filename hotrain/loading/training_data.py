@@ -24,7 +24,7 @@ def training_data(config: FitConfig, selection: Selection) -> CropData:
     order = Order(sizes, config.seed, weights, _shard_sizes(selection, config.order))
     rule = InputRule(config.size or config.crop, config.input_rule)
     index, rows = selection.index, selection.rows
-    typical = HandBoxes(index).typical_size(index, rows.values(), rule) if config.even else 0.0
+    hands = HandBoxes(index) if config.aim or config.even else None
     return CropData(
         index,
         rows,
@@ -36,10 +36,11 @@ def training_data(config: FitConfig, selection: Selection) -> CropData:
             flip=config.flip,
             aim=config.aim,
             even=config.even,
-            hand_size=typical,
+            hand_size=hands.typical_size(index, rows.values(), rule) if hands and config.even else 0.0,
         ),
         composite=CompositeRule(config.background, config.paste),
         degrade=DegradeRule(config.blur, config.noise, config.jpeg),
+        hands=hands,
         skip_damaged=config.on_corrupt == "skip",
     )
 

@@ -40,6 +40,23 @@ def config(folder: Path, out: Path, **changes: Any) -> FitConfig:
     return FitConfig((str(folder),), str(out), **options)  # type: ignore[arg-type]
 
 
+def test_aim_and_even_reach_the_crops(folder: Path, tmp_path: Path) -> None:
+    """Small crops of large images: aimed ones show more hand; hands brought to one size have sizes nearer together."""
+    small = {"size": 128, "jitter": 0.0}
+    plain = config(folder, tmp_path, **small)
+    selection, positions = select(plain, TASKS["hand"]), np.arange(64)
+
+    def hand_share(**changes: float) -> float:
+        label = training_data(config(folder, tmp_path, **small, **changes), selection)[positions]["label"]
+        hands = (Label.LEFT_HAND, Label.RIGHT_HAND, Label.HAND)
+        return torch.isin(label, torch.tensor(hands, dtype=torch.uint8)).flatten(1).any(1).float().mean().item()
+
+    assert hand_share(aim=1.0) > hand_share() + 0.05
+    evened = training_data(config(folder, tmp_path, **small, even=1.0), selection)
+    assert evened.crop.hand_size > 1
+    assert not torch.equal(evened[positions]["label"], training_data(plain, selection)[positions]["label"])
+
+
 @pytest.mark.parametrize("name", [*SHARES, "flip", "jitter"])
 def test_each_option_changes_crops_and_nothing_else(folder: Path, tmp_path: Path, name: str) -> None:
     """Each alone, so none is passed on under another's name: what changes tells which it was."""
