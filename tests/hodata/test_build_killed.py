@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import write_freihand
 from test_build import contents
+from tiny_freihand import write_freihand
 
 from hodata.shards.reader import ShardIndex
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from conftest import Spec
+from drawn_shards import Spec
 from PIL import Image
 
 from hodata.labels import TASKS, Label

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Spec
+from drawn_shards import Spec
 from test_damaged_samples import break_samples, fit_command
 
 from hodata.shards.reader import ShardIndex

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import Spec
+from drawn_shards import Spec
 from test_evaluate import ByBrightness
 
 from hodata.errors import ShardError

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import crop_data
+from drawn_shards import crop_data
 from torch import Tensor, nn
 
 from hodata.labels import TASKS

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import Spec
+from drawn_shards import Spec
 from PIL import Image
 from safetensors.torch import load_file
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import crop_data
+from drawn_shards import crop_data
 from test_fit import MODEL, assert_same, config
 from torch import nn
 

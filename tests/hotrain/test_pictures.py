@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Spec
+from drawn_shards import Spec
 from PIL import Image
 
 from hodata.labels import COLORS, TASKS, Label

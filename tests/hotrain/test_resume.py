@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Spec
+from drawn_shards import Spec
 
 from hodata.shards.reader import ShardIndex
 from hotrain import checkpoint

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import Spec, draw, encode
+from drawn_shards import Spec, draw, encode
 from PIL import Image
 from runs import varied_run
 

@@ -204,7 +204,7 @@ def test_large_pictures_are_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_shards_are_annotated_by_key(tmp_path: Path, shards: Any) -> None:
-    from conftest import Spec
+    from drawn_shards import Spec
 
     folder = shards(Spec("toy", samples=3))
     summary = run(f"{folder}/*.tar", tmp_path / "out", formats=("png",))

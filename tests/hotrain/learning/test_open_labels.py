@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Spec, write
+from drawn_shards import Spec, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional

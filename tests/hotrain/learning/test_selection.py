@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Spec
+from drawn_shards import Spec
 
 from hodata.errors import EmptySelectionError
 from hodata.labels import TASKS

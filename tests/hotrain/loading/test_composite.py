@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from conftest import Spec, break_member, crop_data
+from drawn_shards import Spec, break_member, crop_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

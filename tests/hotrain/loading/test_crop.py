@@ -7,7 +7,7 @@ from math import floor
 
 import numpy as np
 import pytest
-from conftest import encode
+from drawn_shards import encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import Spec, break_member, crop_data, draw, encode
+from drawn_shards import Spec, break_member, crop_data, draw, encode
 from PIL import Image
 
 from hodata.errors import ShardError

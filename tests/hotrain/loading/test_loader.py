@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import Spec, crop_data
+from drawn_shards import Spec, crop_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import get_worker_info

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Spec
+from drawn_shards import Spec
 
 from hodata.labels import TASKS, Label
 from hotrain import checkpoint

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import Spec
+from drawn_shards import Spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Spec
+from drawn_shards import Spec
 
 from hodata.labels import TASKS
 from hodata.shards.reader import ShardIndex

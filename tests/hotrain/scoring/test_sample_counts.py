@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Spec, draw, encode
+from drawn_shards import Spec, draw, encode
 
 from hodata.labels import MEANINGS, TASKS, Label, task_table
 from hodata.sample import Hand, Record, Sample
