@@ -48,6 +48,24 @@ def test_every_model(name: str) -> None:
     assert {module.momentum for module in modules.values() if isinstance(module, nn.BatchNorm2d)} == {0.1}
 
 
+def test_taps_that_training_never_reached_are_silent() -> None:
+    """From random weights, the answer to a crop does not change where a wider image lets ASPP's rates reach further."""
+    torch.manual_seed(0)
+    model = create_model("deeplabv3_mobilenet_v3_large", 3).eval()
+    branches = [
+        branch for branch in model.classifier[0].convs if isinstance(branch[0], nn.Conv2d) and branch[0].dilation[0] > 1
+    ]
+    assert [branch[0].dilation[0] for branch in branches] == [12, 24, 36]
+    small, wide = torch.randn(1, 960, 10, 10), torch.randn(1, 960, 10, 60)
+    wide[..., 20:30] = small
+    for branch in branches:
+        assert branch[0].weight[:, :, 1, 1].abs().min() > 0
+        torch.testing.assert_close(branch(wide)[..., 20:30], branch(small))
+    # They learn where they are reached.
+    branches[0](wide).square().sum().backward()
+    assert branches[0][0].weight.grad[:, :, 1, 0].abs().min() > 0
+
+
 @pytest.mark.parametrize("side", [64, 160, 208, 416])
 def test_skipped_taps_change_nothing(side: int) -> None:
     """Logits and gradients are those of torchvision's own model, at sizes where none, some or all rates are skipped."""
@@ -55,7 +73,7 @@ def test_skipped_taps_change_nothing(side: int) -> None:
     name = "deeplabv3_mobilenet_v3_large"
     mine = create_model(name, 3).eval()
     theirs = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=3).eval()
-    theirs.load_state_dict(mine.state_dict())
+    mine.load_state_dict(theirs.state_dict())  # whose outer taps are not 0
     image = torch.randn(1, 3, side, side)
     logits = [model(image)["out"] for model in (mine, theirs)]
     torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-5)
