@@ -30,7 +30,7 @@ from loader_data import write_shards  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from hodata.labels import TASKS  # noqa: E402
-from hotrain.config import FitConfig  # noqa: E402
+from hotrain.config import PRECISIONS, FitConfig  # noqa: E402
 from hotrain.input_rule import InputRule  # noqa: E402
 from hotrain.learning.augment import normalize  # noqa: E402
 from hotrain.learning.optimizer import parameter_groups  # noqa: E402
@@ -73,6 +73,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="Of fit's step; the bare one has auto.")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -87,6 +88,7 @@ def main() -> int:
             weights="none",
             crop=options.crop,
             batch_size=options.batch,
+            precision=options.precision,
         )
         selection = select(config, TASK)
         order = Order({name: len(rows) for name, rows in selection.rows.items()}, 0)
@@ -134,7 +136,8 @@ def main() -> int:
         if (number + 1) % 50 == 0:
             print(f"{number + 1} of {options.pairs} pairs", file=sys.stderr, flush=True)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {options.threads} thread(s)"
-    print(f"{options.model}, batch {options.batch}, crop {options.crop}, {name}; {options.pairs} pairs\n")
+    what = f"{options.model}, batch {options.batch}, crop {options.crop}, fit in {options.precision} precision"
+    print(f"{what}, {name}; {options.pairs} pairs\n")
     print("| | step of fit, ms | bare step, ms | median of the pairs' ratios (quartiles) | goal |")
     print("|---|---|---|---|---|")
     for title, place, goal in (("wall", 0, "1.03"), ("processor", 1, "")):

@@ -66,6 +66,30 @@ def test_taps_that_training_never_reached_are_silent() -> None:
     assert branches[0][0].weight.grad[:, :, 1, 0].abs().min() > 0
 
 
+def test_in_bfloat16_depthwise_convolutions_stay_float32_on_the_cpu() -> None:
+    """They alone; without autocast, and in float64, they compute as any other convolution does."""
+    torch.manual_seed(0)
+    model = create_model(SMALL, 2).eval()
+    depthwise = [each for each in model.modules() if isinstance(each, nn.Conv2d) and each.groups > 1]
+    dense = [each for each in model.modules() if isinstance(each, nn.Conv2d) and each.groups == 1]
+    assert len(depthwise) == 15  # one a block of MobileNetV3-Large
+    kinds: dict[nn.Module, torch.dtype] = {}
+    for each in depthwise + dense:
+        each.register_forward_hook(lambda module, _, output: kinds.__setitem__(module, output.dtype))
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        rough = model(image)["out"].float()
+    assert {kinds[each] for each in depthwise} == {torch.float32} and {kinds[each] for each in dense} == {
+        torch.bfloat16
+    }
+    with torch.no_grad():
+        exact = model(image)["out"]
+        double = model.double()(image.double())["out"]
+    assert {kinds[each] for each in depthwise} == {torch.float64}
+    assert (rough - exact).abs().max() < 0.1 * exact.abs().max()
+    torch.testing.assert_close(exact.double(), double, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("side", [64, 160, 208, 416])
 def test_skipped_taps_change_nothing(side: int) -> None:
     """Logits and gradients are those of torchvision's own model, at sizes where none, some or all rates are skipped."""
