@@ -177,6 +177,7 @@ class FitConfig:
             "optimizer": (self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
             "schedule": (self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
             "weight_decay": (self.weight_decay is None or self.weight_decay >= 0, "0 or more"),
+            "warmup": (0 <= self.warmup <= 1, "0 to 1"),
             "clip": (self.clip >= 0, "0 or more"),
             "ema": (0 <= self.ema < 1, "0 or more and less than 1"),
             "dice": (self.dice >= 0, "0 or more"),

@@ -281,7 +281,7 @@ def test_every_option_stands_on_the_command_line_and_in_a_recipe(mixed: ShardInd
     given = [
         "fit", "--config", str(recipe), "--shards", str(mixed.shards[0].parent), "--out", str(run), "--model", MODEL,
         "--weights", "none", "--crop", "32", "--batch-size", "4", "--samples-per-epoch", "4", "--epochs", "1",
-        "--workers", "0", "--device", "cpu", "--schedule", "constant", "--clip", "2", "--dice", "0.25",
+        "--workers", "0", "--device", "cpu", "--schedule", "constant", "--warmup", "0.5", "--clip", "2", "--dice", "0.25",
         "--hard-pixels", "0.75", "--precision", "fp32", "--no-compile", "--no-sync-batchnorm",
     ]  # fmt: skip
     result = CliRunner().invoke(cli, given, catch_exceptions=False)
@@ -292,6 +292,7 @@ def test_every_option_stands_on_the_command_line_and_in_a_recipe(mixed: ShardInd
         "precision": "fp32", "compile": False, "sync_batchnorm": False,
     }  # fmt: skip
     assert {name: found[name] for name in expected} == expected and found["config"]["weight_decay"] == 0.001
+    assert found["config"]["warmup"] == 0.5
     assert found["lr"] == 0.05 and set(expected) <= set(UNRECORDED)
     recipe.write_text("compile = 1")
     with pytest.raises(TrainingError, match="compile is 1, expected bool"):
@@ -308,6 +309,7 @@ def test_every_option_stands_on_the_command_line_and_in_a_recipe(mixed: ShardInd
         ({"schedule": "step"}, "expected one of poly, cosine, constant"),
         ({"ema": 1.0}, "ema is 1.0, expected 0 or more and less than 1"),
         ({"clip": -1.0}, "clip is -1.0, expected 0 or more"),
+        ({"warmup": 1.5}, "warmup is 1.5, expected 0 to 1"),
         ({"dice": -1.0}, "dice is -1.0, expected 0 or more"),
         ({"hard_pixels": 0.0}, "hard_pixels is 0.0, expected more than 0 and at most 1"),
         ({"precision": "fp16"}, "expected one of auto, bf16, fp32"),
