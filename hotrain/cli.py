@@ -99,6 +99,12 @@ def share_option(name: str, what: str) -> Callable[[Callable[..., Any]], Callabl
 @click.option("--warmup", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Share of rising rate.")
 @click.option("--clip", type=click.FloatRange(0), default=0, show_default=True, help="Norm of the gradient; 0: none.")
 @click.option(
+    "--dropout",
+    type=click.FloatRange(0, 1, max_open=True),
+    metavar="P",
+    help="Of channels before the last layer.  [default: torchvision's, 0.5]",
+)
+@click.option(
     "--ema",
     type=click.FloatRange(0, 1, max_open=True),
     default=0,

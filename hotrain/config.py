@@ -78,6 +78,7 @@ class FitConfig:
         schedule: how the learning rate falls, one of `hotrain.learning.optimizer.SCHEDULES`.
         warmup: share of the steps over which the learning rate rises.
         clip: gradients are scaled down to this norm, taken over all parameters; 0: never.
+        dropout: probability that a channel before DeepLabv3's last layers is dropped in training; None: torchvision's.
         ema: decay of the average of the weights that is scored and given to users (`averaging`); 0: no average.
         source_weights: source name -> its share of the samples, relative to the others'; a source that is not named
             has the square root of its size.
@@ -130,6 +131,7 @@ class FitConfig:
     schedule: str = "poly"
     warmup: float = 0.05
     clip: float = 0.0
+    dropout: float | None = None
     ema: float = 0.0
     source_weights: Mapping[str, float] = field(default_factory=dict)
     jitter: float = 1.0
@@ -179,6 +181,7 @@ class FitConfig:
             "weight_decay": (self.weight_decay is None or self.weight_decay >= 0, "0 or more"),
             "warmup": (0 <= self.warmup <= 1, "0 to 1"),
             "clip": (self.clip >= 0, "0 or more"),
+            "dropout": (self.dropout is None or 0 <= self.dropout < 1, "0 or more and less than 1"),
             "ema": (0 <= self.ema < 1, "0 or more and less than 1"),
             "dice": (self.dice >= 0, "0 or more"),
             "hard_pixels": (0 < self.hard_pixels <= 1, "more than 0 and at most 1"),

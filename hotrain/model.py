@@ -185,6 +185,14 @@ def carry_over(
     return shared
 
 
+def set_dropout(model: nn.Module, probability: float) -> int:
+    """Set the dropout of the head, not of the auxiliary one; returns how many layers have one (LR-ASPP: 0)."""
+    layers = [module for module in model.get_submodule("classifier").modules() if isinstance(module, nn.Dropout)]
+    for layer in layers:
+        layer.p = probability
+    return len(layers)
+
+
 def last_layers(model: nn.Module) -> tuple[str, ...]:
     """Names of the convolutions whose output channels are classes."""
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]

@@ -12,7 +12,7 @@ from torch import nn
 from hodata.labels import Task
 from hotrain import checkpoint
 from hotrain.config import FitConfig
-from hotrain.errors import CheckpointError
+from hotrain.errors import CheckpointError, TrainingError
 from hotrain.learning.optimizer import OPTIMIZERS
 from hotrain.model import (
     IMAGENET_MEAN,
@@ -22,6 +22,7 @@ from hotrain.model import (
     load_body,
     load_coco,
     read_weights,
+    set_dropout,
 )
 
 
@@ -57,10 +58,13 @@ def begin(config: FitConfig, task: Task, before: checkpoint.Checkpoint | None) -
 
     Raises:
         WeightsError: pretrained weights are missing or do not fit.
+        TrainingError: a dropout for a model that has none.
         CheckpointError: `--init` or `before` is for another task or model.
     """
     torch.manual_seed(config.seed)
     model = create_model(config.model, len(task.classes))
+    if config.dropout is not None and not set_dropout(model, config.dropout):
+        raise TrainingError(f"--dropout: {config.model} has no dropout; leave it out")
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     defaults = OPTIMIZERS[config.optimizer]

@@ -275,14 +275,44 @@ def test_gradients_are_scaled_to_the_norm(mixed: ShardIndex) -> None:
     assert lengths[1e-2] == pytest.approx(1e-2, rel=0.05)  # weights are rounded to float32
 
 
+@pytest.mark.parametrize("name", ["deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50"])
+def test_dropout_is_that_of_the_head(mixed: ShardIndex, tmp_path: Path, name: str) -> None:
+    """torchvision's own where nothing is said; an auxiliary head keeps its own."""
+    found = {}
+    for dropout in (None, 0.0):
+        settings = config(mixed, tmp_path, model=name, dropout=dropout)
+        model = begin(settings, TASKS["hand"], None).model
+        found[dropout] = [(part, each.p) for part, each in model.named_modules() if isinstance(each, nn.Dropout)]
+    assert [p for part, p in found[None] if part.startswith("classifier.")] == [0.5]
+    assert [p for part, p in found[0.0] if part.startswith("classifier.")] == [0.0]
+    assert [p for part, p in found[0.0] if part.startswith("aux")] == [0.1] * ("resnet" in name)
+
+
+def test_dropout_of_a_model_without_any_is_refused(mixed: ShardIndex, tmp_path: Path) -> None:
+    """Said by the command, whose option it is."""
+    given = [
+        "fit",
+        "--shards",
+        str(mixed.shards[0].parent),
+        "--out",
+        str(tmp_path),
+        "--model",
+        MODEL,
+        "--dropout",
+        "0.1",
+    ]
+    with pytest.raises(TrainingError, match=f"--dropout: {MODEL} has no dropout"):
+        CliRunner().invoke(cli, given, catch_exceptions=False)
+
+
 def test_every_option_stands_on_the_command_line_and_in_a_recipe(mixed: ShardIndex, tmp_path: Path) -> None:
     run, recipe = tmp_path / "run", tmp_path / "recipe.toml"
     recipe.write_text('optimizer = "sgd"\nschedule = "cosine"\nweight-decay = 0.001\nema = 0.5\ncompile = true\n')
     given = [
         "fit", "--config", str(recipe), "--shards", str(mixed.shards[0].parent), "--out", str(run), "--model", MODEL,
         "--weights", "none", "--crop", "32", "--batch-size", "4", "--samples-per-epoch", "4", "--epochs", "1",
-        "--workers", "0", "--device", "cpu", "--schedule", "constant", "--warmup", "0.5", "--clip", "2", "--dice", "0.25",
-        "--hard-pixels", "0.75", "--precision", "fp32", "--no-compile", "--no-sync-batchnorm",
+        "--workers", "0", "--device", "cpu", "--schedule", "constant", "--warmup", "0.5", "--clip", "2",
+        "--dice", "0.25", "--hard-pixels", "0.75", "--precision", "fp32", "--no-compile", "--no-sync-batchnorm",
     ]  # fmt: skip
     result = CliRunner().invoke(cli, given, catch_exceptions=False)
     assert result.exit_code == 0, result.output
@@ -310,6 +340,7 @@ def test_every_option_stands_on_the_command_line_and_in_a_recipe(mixed: ShardInd
         ({"ema": 1.0}, "ema is 1.0, expected 0 or more and less than 1"),
         ({"clip": -1.0}, "clip is -1.0, expected 0 or more"),
         ({"warmup": 1.5}, "warmup is 1.5, expected 0 to 1"),
+        ({"dropout": 1.0}, "dropout is 1.0, expected 0 or more and less than 1"),
         ({"dice": -1.0}, "dice is -1.0, expected 0 or more"),
         ({"hard_pixels": 0.0}, "hard_pixels is 0.0, expected more than 0 and at most 1"),
         ({"precision": "fp16"}, "expected one of auto, bf16, fp32"),
