@@ -26,7 +26,7 @@ from hotrain.loading.training_data import training_data
 # What a recipe leaves to the user, the machine or the start.
 NOT_SPELLED = {"shards", "out", "where", "exclude", "init", "lr", "body_factor", "source_weights", "samples_per_epoch"}
 NOT_SPELLED |= {"workers", "seed", "device", "order", "checkpoint_every", "on_corrupt", "max_corrupt", "weight_decay"}
-NOT_SPELLED |= {"size", "precision", "compile", "sync_batchnorm"}
+NOT_SPELLED |= {"dropout", "size", "precision", "compile", "sync_batchnorm"}
 
 
 def test_the_recipes_there_are() -> None:
