@@ -1,7 +1,8 @@
-"""Colours, materials, light and backdrops, drawn at random so that colour alone gives nothing away.
+"""Colours, materials, light and backdrops, drawn at random so that colour helps but never decides.
 
-Held things, things that lie about, clothes, tables and walls draw from one palette, and a good third of it is the
-colour of some skin.
+Held things, things that lie about, clothes, tables and walls draw from one palette, and a fifth of it is the colour of
+some skin. How much of it should be was set by a colour histogram: fitted on real egocentric frames (UT Grasp,
+docs/benchmarks.md) it finds hands at an IoU of 0.62, on pictures of a palette that is skin-like to four tenths at 0.27.
 """
 
 from __future__ import annotations
@@ -47,11 +48,11 @@ EARTHS = np.array(
 
 
 def any_color(rng: np.random.Generator) -> Array:
-    """Linear RGB [3] of anything that is not skin; 4 in 10 could be."""
+    """Linear RGB [3] of anything that is not skin; 2 in 10 could be."""
     pick = rng.uniform()
-    if pick < 0.28:
+    if pick < 0.14:
         base = EARTHS[rng.integers(len(EARTHS))]
-    elif pick < 0.42:
+    elif pick < 0.20:
         base = SKIN_TONES[rng.integers(len(SKIN_TONES))]
     else:
         base = PAINTS[rng.integers(len(PAINTS))]
@@ -155,7 +156,7 @@ def table_material(rng: np.random.Generator) -> Array:
     kind = int(
         rng.choice(
             [textures.WOOD, textures.PLAIN, textures.CHECKS, textures.CLOUDS, textures.STRIPES, textures.PLAID],
-            p=[0.42, 0.2, 0.08, 0.14, 0.08, 0.08],
+            p=[0.3, 0.26, 0.1, 0.18, 0.08, 0.08],
         )
     )
     first, second = any_color(rng), any_color(rng)
@@ -204,7 +205,7 @@ def backdrop(rng: np.random.Generator, shape: tuple[int, int], clutter: int = 16
         kind = int(rng.choice([0, 0, 1, 1, 3]))
         size = np.exp(rng.uniform(np.log(0.05), np.log(0.45), 2))
         color = any_color(rng)
-        if kind == 1 and rng.uniform() < 0.5:  # a blob the size and colour of a hand or a face
+        if kind == 1 and rng.uniform() < 0.25:  # a blob the size and colour of a hand or a face
             color, size = skin_tone(rng), np.array([1.0, rng.uniform(0.6, 1.5)]) * rng.uniform(0.06, 0.2)
         rows[k] = [
             kind, rng.uniform(0, aspect), rng.uniform(0, 1), *size, rng.normal(0, 0.35), rng.uniform(0.005, 0.04),
