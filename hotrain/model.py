@@ -229,16 +229,32 @@ def _silence_outer_taps(conv: nn.Conv2d) -> None:
 
 
 class _DepthwiseConv(nn.Conv2d):
-    """A depthwise convolution in float32 where the CPU computes others in bfloat16.
+    """A depthwise convolution as the CPU computes it fastest: in float32 where others are in bfloat16, and undilated.
 
-    There its backward pass takes twice as long in bfloat16, which eats all that the others gain.
+    torch's backward pass through it takes twice as long in bfloat16, which eats all that the others gain, and twice as
+    long with a dilation of 2 as without.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        if input.device.type != "cpu":
             return super().forward(input)
+        if torch.is_autocast_enabled("cpu"):
+            input = input.float()
         with torch.autocast("cpu", enabled=False):
-            return super().forward(input.float())
+            return self._undilated(input) if torch.is_grad_enabled() else super().forward(input)
+
+    def _undilated(self, input: Tensor) -> Tensor:
+        """The same sums, over every second pixel in each direction: four small pictures in place of one with gaps."""
+        batch, channels, height, width = input.shape
+        if self.dilation != (2, 2) or self.stride != (1, 1) or height % 2 or width % 2:
+            return super().forward(input)
+        rows = input.permute(0, 2, 3, 1).reshape(batch, height // 2, 2, width // 2, 2, channels)
+        parts = rows.permute(0, 2, 4, 1, 3, 5).reshape(batch * 4, height // 2, width // 2, channels).permute(0, 3, 1, 2)
+        padding = (int(self.padding[0]) // 2, int(self.padding[1]) // 2)
+        found = functional.conv2d(parts, self.weight, self.bias, padding=padding, groups=self.groups)
+        found = found.permute(0, 2, 3, 1)
+        whole = found.reshape(batch, 2, 2, height // 2, width // 2, channels).permute(0, 3, 1, 4, 2, 5)
+        return whole.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _layer(name: str) -> str:

@@ -90,6 +90,30 @@ def test_in_bfloat16_depthwise_convolutions_stay_float32_on_the_cpu() -> None:
     torch.testing.assert_close(exact.double(), double, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("height", "width"), [(10, 10), (10, 14), (2, 4), (13, 10), (26, 26)])
+def test_dilated_depthwise_convolutions_are_torch_s_own(height: int, width: int) -> None:
+    """In training: values and gradients of every one of MobileNet's, in float64, on even and odd maps."""
+    torch.manual_seed(0)
+    model = create_model("deeplabv3_mobilenet_v3_large", 2)
+    ours = [
+        each for each in model.modules() if isinstance(each, nn.Conv2d) and each.groups > 1 and each.dilation[0] > 1
+    ]
+    assert [each.kernel_size for each in ours] == [(5, 5)] * 3
+    for conv in ours:
+        conv.double()
+        image = torch.randn(3, conv.in_channels, height, width, dtype=torch.float64, requires_grad=True)
+        answer = conv(image)
+        twin = functional.conv2d(image, conv.weight, None, 1, conv.padding, conv.dilation, conv.groups)
+        torch.testing.assert_close(answer, twin)
+        given = torch.randn_like(twin)
+        for one, other in zip(
+            torch.autograd.grad(answer, (image, conv.weight), given),
+            torch.autograd.grad(twin, (image, conv.weight), given),
+            strict=True,
+        ):
+            torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize("side", [64, 160, 208, 416])
 def test_skipped_taps_change_nothing(side: int) -> None:
     """Logits and gradients are those of torchvision's own model, at sizes where none, some or all rates are skipped."""
