@@ -231,8 +231,8 @@ def _silence_outer_taps(conv: nn.Conv2d) -> None:
 class _DepthwiseConv(nn.Conv2d):
     """A depthwise convolution as the CPU computes it fastest: in float32 where others are in bfloat16, and undilated.
 
-    torch's backward pass through it takes twice as long in bfloat16, which eats all that the others gain, and half as long
-    again with a dilation of 2.
+    torch's backward pass through it takes twice as long in bfloat16, which eats all that the others gain, and half as
+    long again with a dilation of 2.
     """
 
     def forward(self, input: Tensor) -> Tensor:
