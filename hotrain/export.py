@@ -115,7 +115,7 @@ class _Graph(nn.Module):
         super().__init__()
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
-                module.__class__ = nn.Conv2d  # without shortcuts that hold for some sizes only (`model._DilatedConv`)
+                module.__class__ = nn.Conv2d  # without what suits some sizes or a CPU only (`model._DilatedConv`)
         self.model = model
         scale = 1 / torch.tensor(std)[:, None, None]
         self.register_buffer("scale", scale / 255)

@@ -1,8 +1,8 @@
 """Colours, materials, light and backdrops, drawn at random so that colour helps but never decides.
 
 Held things, things that lie about, clothes, tables and walls draw from one palette, and a fifth of it is the colour of
-some skin. How much of it should be was set by a colour histogram: fitted on real egocentric frames (UT Grasp,
-docs/benchmarks.md) it finds hands at an IoU of 0.62, on pictures of a palette that is skin-like to four tenths at 0.27.
+some skin. A colour histogram says how hard that is: fitted on real egocentric frames (UT Grasp, docs/benchmarks.md) it
+finds hands at an IoU of 0.62, on the miniatures of EgoHands, EgoHOS and FreiHAND at 0.27 to 0.31.
 """
 
 from __future__ import annotations

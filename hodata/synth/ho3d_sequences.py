@@ -101,7 +101,7 @@ def plan_sequences(frames: int, seed: int) -> list[Job]:
     """`frames` pictures in 8 sequences or more, about 25 in each. Cameras of a recording share frame numbers.
 
     Pictures of one sequence are near twins, and what a model makes of a recording that it never saw hangs on how many
-    it did see: the real dataset has 68. A sixth of the pictures is for evaluation, as there (11,524 of 77,558): its
+    it did see: the real dataset has 68. About 15 % of the pictures are for evaluation, as there (11,524 of 77,558): its
     sequences are half as long.
     """
     count = min(max(frames // 25, 8), len(SEQUENCES))

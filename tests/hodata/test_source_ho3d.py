@@ -215,7 +215,7 @@ def test_amodal_silhouettes_hold_what_is_seen(trees: Trees) -> None:
             whole = coco.decode({"size": [height, width], "counts": item.amodal_rle.encode()}).astype(bool)
             seen = sample.mask == item.label
             assert not (seen & ~whole).any()
-            assert item.visible_fraction >= seen.sum() / whole.sum() - 1e-4  # it has four decimals
+            assert item.visible_fraction >= seen.sum() / whole.sum() - 5.0001e-5  # it has four decimals
 
 
 def test_a_thing_out_of_reach_is_not_held(trees: Trees) -> None:
