@@ -94,7 +94,7 @@ def share_option(name: str, what: str) -> Callable[[Callable[..., Any]], Callabl
 @click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="adamw", show_default=True)
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="Peak, of the head.  [default: by the start]")
 @click.option("--body-factor", type=click.FloatRange(0), help="Backbone's --lr, relative.  [default: by the start]")
-@click.option("--weight-decay", type=click.FloatRange(0), help="Of weights.  [default: adamw 0.01, sgd 0.0001]")
+@click.option("--weight-decay", type=click.FloatRange(0), help="Of weights.  [default: 0.01, sgd 0.0001]")
 @click.option("--schedule", type=click.Choice(SCHEDULES), default="poly", show_default=True, help="Of the rate's fall.")
 @click.option("--warmup", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Share of rising rate.")
 @click.option("--clip", type=click.FloatRange(0), default=0, show_default=True, help="Norm of the gradient; 0: none.")

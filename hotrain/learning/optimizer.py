@@ -22,7 +22,7 @@ class Defaults(NamedTuple):
     Args:
         lr: peak learning rate of the head on trained weights.
         lr_scratch: from random weights.
-        weight_decay: AdamW's is decoupled, relative to the learning rate; SGD's is added to the gradient.
+        weight_decay: AdamW's and Muon's is decoupled, relative to the learning rate; SGD's is added to the gradient.
     """
 
     lr: float
@@ -32,6 +32,7 @@ class Defaults(NamedTuple):
 
 OPTIMIZERS = {
     "adamw": Defaults(1e-3, 3e-3, 0.01),
+    "muon": Defaults(1e-3, 3e-3, 0.01),  # AdamW's, by the size of its steps
     "sgd": Defaults(1e-2, 5e-2, 1e-4),  # 1e-2 and 1e-4: torchvision's own reference script for segmentation
 }
 SCHEDULES = ("poly", "cosine", "constant")
@@ -63,6 +64,10 @@ def create_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Opt
     """One of `OPTIMIZERS` over `parameter_groups`; SGD has a momentum of 0.9, without Nesterov's look ahead."""
     import torch
 
+    if name == "muon":
+        from hotrain.learning.muon import Muon
+
+        return Muon(groups)
     if name == "sgd":
         return torch.optim.SGD(groups, momentum=_MOMENTUM, fused=True)
     return torch.optim.AdamW(groups, fused=True)

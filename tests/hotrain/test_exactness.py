@@ -39,6 +39,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dice": {"dice": 0.7},
     "hard": {"hard_pixels": 0.2, "balance": 0.5},
     "clip": {"clip": 2.0},
+    "muon": {"optimizer": "muon"},
     "all": {"dice": 0.7, "hard_pixels": 0.4, "clip": 2.0, "ema": 0.9, "schedule": "cosine"},
 }
 
@@ -63,13 +64,13 @@ def frozen_model(images: Tensor) -> nn.Module:
 
 def learn(shards: str, options: dict[str, Any], passes: int) -> dict[str, Any]:
     """A few steps of this process's share of the batches: losses, and how far every weight has moved."""
-    config = FitConfig((shards,), "unused", task="hand-object", jitter=0.0, lr=LR, optimizer="sgd", **options)
+    config = FitConfig((shards,), "unused", task="hand-object", jitter=0.0, lr=LR, **{"optimizer": "sgd", **options})
     task, device = TASKS["hand-object"], torch.device("cpu")
     index = ShardIndex.open(Path(shards))
     data, selection = crop_data(index), select(config, task)
     model = frozen_model(data[np.arange(BATCH)]["image"].float() / 51 - 2.5)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    optimizer = create_optimizer("sgd", parameter_groups(model, LR, 1.0, 0.01))
+    optimizer = create_optimizer(config.optimizer, parameter_groups(model, LR, 1.0, 0.01))
     step = Step(Start(model, (0.5,) * 3, (0.2,) * 3, LR, 1.0, [], {}), optimizer, task, selection, config, device)
     average = average_of(model, config.ema) if config.ema else None
     losses = []

@@ -335,7 +335,7 @@ def test_every_option_stands_on_the_command_line_and_in_a_recipe(mixed: ShardInd
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"optimizer": "adam"}, "expected one of adamw, sgd"),
+        ({"optimizer": "adam"}, "expected one of adamw, muon, sgd"),
         ({"schedule": "step"}, "expected one of poly, cosine, constant"),
         ({"ema": 1.0}, "ema is 1.0, expected 0 or more and less than 1"),
         ({"clip": -1.0}, "clip is -1.0, expected 0 or more"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from hotrain.learning.muon import Muon
 from hotrain.learning.optimizer import OPTIMIZERS, SCHEDULES, create_optimizer, learning_rate, parameter_groups
 from hotrain.model import create_model
 
@@ -48,7 +49,7 @@ def test_sgd_follows_its_formula() -> None:
 
 def test_every_optimizer_is_another_one() -> None:
     kinds = {type(create_optimizer(name, parameter_groups(nn.Linear(2, 2), 0.1, 1, 0))) for name in OPTIMIZERS}
-    assert kinds == {torch.optim.AdamW, torch.optim.SGD}
+    assert kinds == {torch.optim.AdamW, Muon, torch.optim.SGD}
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
