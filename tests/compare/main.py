@@ -25,6 +25,7 @@ from compare.rows import (
     BATCH,
     EPOCHS,
     OUR_RECIPES,
+    PRECISION,
     RATES,
     SIDE,
     Run,
@@ -105,7 +106,7 @@ def _compare(out: Path, images: int, seeds: int, jobs: int, raw: Path | None, sh
     verdict = goals(results)
     conditions = [
         f"{EPOCHS * epoch_images(images):,} images of miniatures a run, DeepLabv3 MobileNet from random weights at "
-        f"{SIDE} pixels, batches of {BATCH}, paired seeds: {seeds}, the best of {EPOCHS} validations.",
+        f"{SIDE} pixels in {PRECISION}, batches of {BATCH}, paired seeds: {seeds}, the best of {EPOCHS} validations.",
         f"{os.cpu_count()} processors, {jobs} runs at a time, torch {torch.__version__}.",
     ]
     (out / "report.md").write_text(report(results, verdict, tuning, best, conditions))

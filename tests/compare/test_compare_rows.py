@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from compare import runs
-from compare.rows import EPOCHS, OUR_RECIPES, RATES, best_rate, epoch_images, first_runs, fit_arguments, tuned_runs
+from compare.rows import (
+    EPOCHS,
+    OUR_RECIPES,
+    RATES,
+    best_rate,
+    epoch_images,
+    first_runs,
+    fit_arguments,
+    precision,
+    tuned_runs,
+)
 from compare.runs import CompareError, Job, train
 from hotrain.config import FitConfig, read_recipe
 
@@ -28,11 +38,24 @@ def test_every_run_sees_the_same_number_of_images_with_the_same_model(tmp_path: 
     for run in first_runs(2):
         arguments = fit_arguments(run, "x/*.tar", tmp_path / run.name, 10_000, {"a": 30, "b": 10})
         assert arguments[0] == "fit" and arguments[arguments.index("--seed") + 1] == str(run.seed)
-        for name in ("--model", "--weights", "--batch-size", "--epochs", "--samples-per-epoch", "--task"):
+        for name in (
+            "--model",
+            "--weights",
+            "--batch-size",
+            "--epochs",
+            "--samples-per-epoch",
+            "--task",
+            "--precision",
+        ):
             shared.add((name, arguments[arguments.index(name) + 1]))
         seen.add((arguments[arguments.index("--config") + 1], "--source-weight=a=30" in arguments))
-    assert len(shared) == 6 and len(seen) == 2
+    assert len(shared) == 7 and len(seen) == 2
     assert 9_900 < EPOCHS * epoch_images(10_000) <= 10_000 and epoch_images(1) > 0
+
+
+def test_precision_is_what_the_processor_has_instructions_for() -> None:
+    assert precision("flags\t\t: fpu avx512f avx512_bf16 amx_tile\n") == "bf16"
+    assert precision("flags\t\t: fpu avx512f avx512_bf16x\n") == precision("") == "fp32"
 
 
 def test_rows_of_ours_differ_in_what_open_labels_teach_and_in_nothing_else() -> None:
