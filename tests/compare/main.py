@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     """0: every goal is met; 1: one is missed, or something failed; 130: interrupted, to be gone on with."""
     parser = argparse.ArgumentParser(prog="python tests/compare", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("compare"), help="default: compare/")
-    parser.add_argument("--images", type=int, default=10_000, help="that each run sees (10000)")
+    parser.add_argument("--images", type=int, default=8_000, help="that each run sees (8000)")
     parser.add_argument("--seeds", type=int, default=3, help="of each row (3)")
     parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 2), help="runs at a time, one core each")
     parser.add_argument("--raw", type=Path, help="miniatures that are there already, with --shards")
