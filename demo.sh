@@ -8,8 +8,8 @@ OUT=${OUT:-demo}
 # A short run from random weights on small pictures: a small model, small steps, many of them, an optimizer that learns
 # much from each, little augmentation and dropout. Where the processor computes in bfloat16 there is time for more steps.
 SHORT="--batch-size 8 --workers 1 --optimizer muon --jitter 0.25 --body-factor 1 --dropout 0.1"
-STAGE1=1500 STAGE2=2300
-if grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo; then SHORT="$SHORT --precision bf16" STAGE1=1600 STAGE2=3200; fi
+STAGE1=2800 STAGE2=2300
+if grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo; then SHORT="$SHORT --precision bf16" STAGE1=3200 STAGE2=3200; fi
 
 say() { printf '\n== %s\n' "$*"; }
 show() { printf '$ %s\n' "$*"; "$@"; }
@@ -34,8 +34,8 @@ show hodata inspect "$OUT/shards" --sheet "$OUT/shards.png" --html "$OUT/shards.
 
 say "stage 1: hands"
 show hotrain fit --shards "$OUT/shards/*.tar" --out "$OUT/hand" --task hand \
-  --model deeplabv3_mobilenet_v3_large --weights none --crop 160 $SHORT --balance 0.5 --lr 4e-3 \
-  --samples-per-epoch $STAGE1 --epochs 2 --source-weight freihand=340 --source-weight egohos=430 \
+  --model deeplabv3_mobilenet_v3_large --weights none --crop 160 $SHORT --balance 0.5 --lr 3e-3 --schedule constant \
+  --samples-per-epoch $STAGE1 --epochs 1 --source-weight freihand=340 --source-weight egohos=430 \
   --source-weight ho3d_v3=370 --source-weight egohands=360
 
 say "stage 2: hands and objects, from stage 1"

@@ -54,8 +54,7 @@ class NetworkPredictor:
     @torch.inference_mode()
     def logits(self, prepared: Sequence[NDArray[Any]], size: tuple[int, int]) -> Tensor:
         """float32 [B, K, H, W] at the images' own size (width, height)."""
-        out = self.network_logits(prepared)
-        return functional.interpolate(out, (size[1], size[0]), mode="bilinear", align_corners=False)
+        return at_size(self.network_logits(prepared), size)
 
     @torch.inference_mode()
     def network_logits(self, prepared: Sequence[NDArray[Any]]) -> Tensor:
@@ -68,6 +67,12 @@ class NetworkPredictor:
         finally:
             self._model.train(training)
         return out.float()
+
+
+@torch.inference_mode()
+def at_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits [B, K, h, w] at the images' own size (width, height)."""
+    return functional.interpolate(logits, (size[1], size[0]), mode="bilinear", align_corners=False)
 
 
 def load_predictor(opened: Checkpoint, device: torch.device) -> NetworkPredictor:

@@ -152,9 +152,9 @@ def _count(
                 raise
             damaged.append(Damaged(keys[row], str(error)))
             continue
-        cells, pixels = np.unique(bins.ravel().astype(np.int64) * width + sets.ravel(), return_counts=True)
+        cells = np.bincount((bins * width + sets).ravel(), minlength=width << 3 * _BITS)
         of_source = counts.setdefault(names[row], np.zeros((1 << 3 * _BITS, width), dtype=np.int64))
-        of_source.reshape(-1)[cells] += pixels
+        of_source.reshape(-1)[:] += cells
     if tally is not None:
         tally.add(damaged)
     return counts

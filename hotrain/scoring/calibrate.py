@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from hodata.labels import Task, fold_sets, task_table
 from hotrain.errors import SelectionError
-from hotrain.evaluate import StoredTruth, scored_rows
+from hotrain.evaluate import StoredTruth, equal_size_batches, scored_rows
 from hotrain.learning.selection import meanings_of
 from hotrain.loading.data import decode_image
-from hotrain.predict import NetworkPredictor
+from hotrain.predict import NetworkPredictor, at_size
 from hotrain.scoring.calibration import Calibration, fit_temperature, reliability, set_nll, softmax
 from hotrain.scoring.metrics import source_extent
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SEED = 0
 SAMPLES, PIXELS = 400, 1000  # images, and pixels of each: the temperature is one number
+BATCH = 8  # images of one size at a time
 
 
 def calibrate(
@@ -74,17 +75,20 @@ def calibrate(
     logits: list[NDArray[np.float32]] = []
     sets: list[NDArray[np.uint8]] = []
     folds: list[NDArray[np.uint8]] = []
-    for row in rows.tolist():
-        image = decode_image(reader.image(row), kinds[row], keys[row])
-        of_pixels = task_table(truth.meaning(row), task)[truth.mask(row)].ravel()
-        places = drawn_places(of_pixels, (1 << len(task.classes)) - 1, keys[row], pixels)
-        if len(places):
-            answer = predictor.logits([predictor.prepare(image)], (image.shape[1], image.shape[0]))[0]
-            chosen = answer.flatten(1)[:, torch.from_numpy(places).to(answer.device)]
-            logits.append(chosen.T.float().cpu().numpy())
-            sets.append(of_pixels[places])
-            folds.append(np.repeat(task.fold(extents[sources[row]])[None], len(places), 0))
-        on_sample()
+    for batch in equal_size_batches(index, rows, BATCH):
+        images = [decode_image(reader.image(row), kinds[row], keys[row]) for row in batch]
+        size = (images[0].shape[1], images[0].shape[0])
+        answers = predictor.network_logits([predictor.prepare(image) for image in images])
+        for row, small in zip(batch, answers, strict=True):
+            of_pixels = task_table(truth.meaning(row), task)[truth.mask(row)].ravel()
+            places = drawn_places(of_pixels, (1 << len(task.classes)) - 1, keys[row], pixels)
+            if len(places):
+                answer = at_size(small[None], size)[0]
+                chosen = answer.flatten(1)[:, torch.from_numpy(places).to(answer.device)]
+                logits.append(chosen.T.cpu().numpy())
+                sets.append(of_pixels[places])
+                folds.append(np.repeat(task.fold(extents[sources[row]])[None], len(places), 0))
+            on_sample()
     if not logits:
         raise SelectionError("the masks of the selected samples decide no pixel, so nothing can be calibrated on them")
     return of_pixels_drawn(

@@ -120,11 +120,9 @@ class Sure:
     def prepare(self, image: np.ndarray) -> np.ndarray:
         return image
 
-    def logits(self, prepared: Sequence[Any], size: tuple[int, int]) -> torch.Tensor:
-        image = prepared[0].astype(np.float32)
-        hand = (image[..., 0] > 60) * 40.0 - 20
-        zero = np.full_like(hand, -30.0)
-        return torch.from_numpy(np.stack([-hand, hand, zero]))[None]
+    def network_logits(self, prepared: Sequence[Any]) -> torch.Tensor:
+        hand = (np.stack(prepared)[..., 0] > 60) * np.float32(40) - 20
+        return torch.from_numpy(np.stack([-hand, hand, np.full_like(hand, -30.0)], 1))
 
 
 def test_calibrating_on_shards_is_repeatable_and_cools_a_model_that_is_too_sure(
