@@ -4,7 +4,8 @@ The gradient of a matrix of weights lies in a few directions, and an optimizer t
 those. Muon takes its averaged gradient U S V^T as U V^T, so that rare directions are learnt at the same pace (Jordan et
 al., "Muon: an optimizer for hidden layers in neural networks", 2024; with AdamW's size of step and decay: Liu et al.,
 arXiv:2502.16982). `torch.optim.Muon` takes parameters of two dimensions only, of which a network of convolutions has
-next to none; here a kernel is the matrix of its outputs by all that one output sees.
+next to none, and computes in bfloat16, which most CPUs only imitate; here a kernel is the matrix of its outputs by all
+that one output sees, in float32.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from hodata.labels import TASKS  # noqa: E402
 from hotrain.config import PRECISIONS, FitConfig  # noqa: E402
 from hotrain.input_rule import InputRule  # noqa: E402
 from hotrain.learning.augment import normalize  # noqa: E402
-from hotrain.learning.optimizer import parameter_groups  # noqa: E402
+from hotrain.learning.optimizer import OPTIMIZERS, create_optimizer, parameter_groups  # noqa: E402
 from hotrain.learning.selection import select  # noqa: E402
 from hotrain.learning.start import begin  # noqa: E402
 from hotrain.learning.step import Flags, Step  # noqa: E402
@@ -74,6 +74,9 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="Of fit's step; the bare one has auto.")
+    parser.add_argument(
+        "--optimizer", choices=OPTIMIZERS, default="adamw", help="Of fit's step; the bare one has AdamW."
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -89,6 +92,7 @@ def main() -> int:
             crop=options.crop,
             batch_size=options.batch,
             precision=options.precision,
+            optimizer=options.optimizer,
         )
         selection = select(config, TASK)
         order = Order({name: len(rows) for name, rows in selection.rows.items()}, 0)
@@ -98,11 +102,9 @@ def main() -> int:
     start.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     bare = copy.deepcopy(start.model)
 
-    def adamw(model: torch.nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(parameter_groups(model, 1e-3, 1.0, 0.01), fused=True)
-
-    step = Step(start, adamw(start.model), TASK, selection, config, device)
-    bare_optimizer = adamw(bare)
+    own_optimizer = create_optimizer(config.optimizer, parameter_groups(start.model, 1e-3, 1.0, 0.01))
+    step = Step(start, own_optimizer, TASK, selection, config, device)
+    bare_optimizer = torch.optim.AdamW(parameter_groups(bare, 1e-3, 1.0, 0.01), fused=True)
     ready = [
         (normalize(batch["image"].to(device), start.mean, start.std), class_ids(batch["label"]).to(device))
         for batch in batches
@@ -136,8 +138,8 @@ def main() -> int:
         if (number + 1) % 50 == 0:
             print(f"{number + 1} of {options.pairs} pairs", file=sys.stderr, flush=True)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {options.threads} thread(s)"
-    what = f"{options.model}, batch {options.batch}, crop {options.crop}, fit in {options.precision} precision"
-    print(f"{what}, {name}; {options.pairs} pairs\n")
+    what = f"{options.model}, batch {options.batch}, crop {options.crop}"
+    print(f"{what}, fit by {options.optimizer} in {options.precision}, {name}; {options.pairs} pairs\n")
     print("| | step of fit, ms | bare step, ms | median of the pairs' ratios (quartiles) | goal |")
     print("|---|---|---|---|---|")
     for title, place, goal in (("wall", 0, "1.03"), ("processor", 1, "")):

@@ -77,6 +77,25 @@ def test_steps_follow_their_formula(layout: torch.memory_format) -> None:
         np.testing.assert_allclose(kernel.detach(), expected, atol=2e-5)
 
 
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon to compare with")
+def test_steps_are_those_of_torch_s_own() -> None:
+    """Which takes plain matrices, in bfloat16, from the norm of the matrix in five rounds: near, not equal."""
+    generator = torch.Generator().manual_seed(2)
+    kernel = nn.Parameter(torch.randn(24, 60, 1, 1, generator=generator))
+    matrix = nn.Parameter(kernel.detach().flatten(1).clone())
+    ours = Muon([{"params": [kernel], "lr": 0.1, "weight_decay": 0.2}])
+    theirs = torch.optim.Muon([matrix], lr=0.1, weight_decay=0.2, adjust_lr_fn="match_rms_adamw")
+    for _ in range(5):
+        before = matrix.detach() * (1 - 0.1 * 0.2), kernel.detach().flatten(1) * (1 - 0.1 * 0.2)
+        matrix.grad = torch.logspace(0, -1.2, 24)[:, None] * torch.randn(24, 60, generator=generator)
+        kernel.grad = matrix.grad[..., None, None].clone()
+        ours.step(), theirs.step()
+        expected, found = matrix.detach() - before[0], kernel.detach().flatten(1) - before[1]
+        assert torch.cosine_similarity(matrix.grad.flatten(), -expected.flatten(), 0) < 0.7
+        assert torch.cosine_similarity(expected.flatten(), found.flatten(), 0) > 0.94
+        assert found.norm() == pytest.approx(expected.norm(), rel=0.1)
+
+
 def trained(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> dict[str, Tensor]:
     model.train()
     for number in range(steps):
