@@ -93,7 +93,7 @@ def test_steps_are_those_of_torch_s_own() -> None:
         expected, found = matrix.detach() - before[0], kernel.detach().flatten(1) - before[1]
         assert torch.cosine_similarity(matrix.grad.flatten(), -expected.flatten(), 0) < 0.8
         assert torch.cosine_similarity(expected.flatten(), found.flatten(), 0) > 0.94
-        assert found.norm() == pytest.approx(expected.norm(), rel=0.1)
+        assert float(found.norm()) == pytest.approx(float(expected.norm()), rel=0.1)
 
 
 def trained(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> dict[str, Tensor]:
