@@ -154,7 +154,7 @@ def _count(
             continue
         cells = np.bincount((bins * width + sets).ravel(), minlength=width << 3 * _BITS)
         of_source = counts.setdefault(names[row], np.zeros((1 << 3 * _BITS, width), dtype=np.int64))
-        of_source.reshape(-1)[:] += cells
+        of_source += cells.reshape(of_source.shape)
     if tally is not None:
         tally.add(damaged)
     return counts
