@@ -10,10 +10,13 @@ that one output sees, in float32.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al.: p(s) = 3.4445 s - 4.775 s^3 + 2.0315 s^5 leads into 0.68..1.21
 _ROUNDS = 4
@@ -22,21 +25,35 @@ _RMS = 0.2  # of an entry's step, in learning rates: AdamW's, so one rate suits 
 _FEW = 8  # outputs: their AdamW takes the layer that tells classes apart
 
 
-def is_matrix(parameter: Tensor) -> bool:
-    """Whether Muon learns it. AdamW takes depthwise kernels, whose channels have nothing to do with each other, the
-    layer of the classes, biases and BatchNorm."""
-    return parameter.ndim > 1 and parameter.shape[1] > 1 and parameter.shape[0] > _FEW
+def matrices(model: nn.Module) -> dict[str, Tensor]:
+    """What Muon learns of a model, by name: kernels that see all channels, of more than `_FEW` outputs.
+
+    Depthwise kernels, whose channels have nothing to do with each other, and the layer of the classes are not among
+    them; neither are kernels behind an average over the whole image (squeeze and excitation, a head's image pooling):
+    with one column for each image of a batch their gradients lie in that many directions, the others are noise.
+    """
+    found = {}
+    for name, module in model.named_modules():
+        children = dict(module.named_children())
+        if any(isinstance(child, nn.AdaptiveAvgPool2d) for child in children.values()):
+            continue
+        for own, child in children.items():
+            if isinstance(child, nn.Conv2d) and child.groups == 1 and child.out_channels > _FEW:
+                found[f"{name}.{own}.weight" if name else f"{own}.weight"] = child.weight
+    return found
 
 
 class Muon(torch.optim.AdamW):
-    """Muon for every parameter that `is_matrix`, AdamW for the others, with one learning rate and one decay.
+    """Muon for some parameters, AdamW for the others, with one learning rate and one decay.
 
     Args:
         groups: of parameters, as torch's optimizers take them.
+        learnt: those that Muon learns, see `matrices`.
     """
 
-    def __init__(self, groups: list[dict[str, Any]]) -> None:
+    def __init__(self, groups: list[dict[str, Any]], learnt: Iterable[Tensor]) -> None:
         super().__init__(groups, fused=True)
+        self._learnt = set(learnt)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -45,23 +62,25 @@ class Muon(torch.optim.AdamW):
         Args:
             closure: not supported.
         """
-        matrices = [
+        learnt = [
             (parameter, parameter.grad, group)
             for group in self.param_groups
             for parameter in group["params"]
-            if parameter.grad is not None and is_matrix(parameter)
+            if parameter.grad is not None and parameter in self._learnt
         ]
-        for parameter, _, _ in matrices:
+        for parameter, _, _ in learnt:
             parameter.grad = None  # AdamW passes over what has none
         super().step()
-        for parameter, gradient, group in matrices:
+        moves = []
+        for parameter, gradient, group in learnt:
             parameter.grad = gradient
             state = self.state[parameter]
             if not state:
                 state["momentum"] = torch.zeros_like(parameter)
                 state["step"] = torch.zeros(())  # not used, but AdamW expects it of every parameter when it is loaded
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            _move(_taps(parameter), _taps(gradient), _taps(state["momentum"]), group["lr"])
+            moves.append((_taps(parameter), _taps(gradient), _taps(state["momentum"]), group["lr"]))
+        _move_all(moves)
 
 
 def _taps(kernel: Tensor) -> Tensor:
@@ -69,6 +88,27 @@ def _taps(kernel: Tensor) -> Tensor:
     return kernel.view(*kernel.shape[:2], -1).transpose(1, 2)
 
 
+def _move_all(moves: list[tuple[Tensor, Tensor, Tensor, float]]) -> None:
+    """`_move` with each of these arguments; on the CPU several kernels at once, each on one thread.
+
+    Most kernels are so small that threads which share one wait for each other longer than they compute.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or not all(weights.is_cpu for weights, *_ in moves):
+        for move in moves:
+            _move(*move)
+        return
+    moves = sorted(moves, key=lambda move: move[0].numel() * min(move[0].shape[0], move[0].shape[1:].numel()))
+    list(_pool(threads).map(_move, *zip(*reversed(moves), strict=True)))
+    torch.set_num_threads(threads)  # the pool's threads have set what threads to come begin with
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "muon", initializer=torch.set_num_threads, initargs=(1,))
+
+
+@torch.no_grad()  # it holds for one thread
 def _move(weights: Tensor, gradient: Tensor, momentum: Tensor, lr: float) -> None:
     """Momentum and step of one kernel, in place.
 
@@ -79,13 +119,13 @@ def _move(weights: Tensor, gradient: Tensor, momentum: Tensor, lr: float) -> Non
         weights, gradient, momentum: float32 (outputs, taps, inputs).
         lr: learning rate.
     """
-    reached = gradient.any(2).any(0) | momentum.any(2).any(0)
+    momentum.lerp_(gradient, 1 - _MOMENTUM)
+    reached = (momentum.amax((0, 2)) != 0) | (momentum.amin((0, 2)) != 0)  # a tenth of the time of `any`
     step = _RMS * torch.clamp(reached.sum() * weights.shape[2], min=weights.shape[0]).sqrt()
     if weights.is_cpu and not reached.all():
-        momentum[:, reached] = average = momentum[:, reached].lerp(gradient[:, reached], 1 - _MOMENTUM)
-        weights[:, reached] -= lr * step * _orthogonal_taps(gradient[:, reached].lerp(average, _MOMENTUM))
+        ahead = gradient[:, reached].lerp(momentum[:, reached], _MOMENTUM)
+        weights[:, reached] -= lr * step * _orthogonal_taps(ahead)
     else:
-        momentum.lerp_(gradient, 1 - _MOMENTUM)
         weights -= lr * step * _orthogonal_taps(gradient.lerp(momentum, _MOMENTUM))
 
 
