@@ -98,9 +98,16 @@ def _move_all(moves: list[tuple[Tensor, Tensor, Tensor, float]]) -> None:
         for move in moves:
             _move(*move)
         return
-    moves = sorted(moves, key=lambda move: move[0].numel() * min(move[0].shape[0], move[0].shape[1:].numel()))
-    list(_pool(threads).map(_move, *zip(*reversed(moves), strict=True)))
+    moves = sorted(
+        moves, key=lambda move: _work(move[0]), reverse=True
+    )  # the long ones first, so that all end together
+    list(_pool(threads).map(_move, *zip(*moves, strict=True)))
     torch.set_num_threads(threads)  # the pool's threads have set what threads to come begin with
+
+
+def _work(kernel: Tensor) -> int:
+    """What an orthogonal step costs, nearly: the kernel's entries by the shorter side of its matrix."""
+    return kernel.numel() * min(kernel.shape[0], kernel.shape[1:].numel())
 
 
 @cache
@@ -120,7 +127,7 @@ def _move(weights: Tensor, gradient: Tensor, momentum: Tensor, lr: float) -> Non
         lr: learning rate.
     """
     momentum.lerp_(gradient, 1 - _MOMENTUM)
-    reached = (momentum.amax((0, 2)) != 0) | (momentum.amin((0, 2)) != 0)  # a tenth of the time of `any`
+    reached = (momentum.amax((0, 2)) != 0) | (momentum.amin((0, 2)) != 0)  # a quarter of the time of `any`
     step = _RMS * torch.clamp(reached.sum() * weights.shape[2], min=weights.shape[0]).sqrt()
     if weights.is_cpu and not reached.all():
         ahead = gradient[:, reached].lerp(momentum[:, reached], _MOMENTUM)
