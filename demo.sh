@@ -7,7 +7,7 @@ PATH="$PWD/${BIN:-.venv/bin}:$PATH"
 OUT=${OUT:-demo}
 # A short run from random weights on small pictures: a small model, small steps, many of them, an optimizer that learns
 # much from each, little augmentation and dropout. Where the processor computes in bfloat16 there is time for more steps.
-SHORT="--batch-size 8 --workers 1 --optimizer muon --jitter 0.25 --body-factor 1 --dropout 0.1"
+SHORT="--batch-size 8 --workers 1 --optimizer muon --prior 0.3 --jitter 0.25 --body-factor 1 --dropout 0.1"
 STAGE1=2800 STAGE2=2300
 if grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo; then SHORT="$SHORT --precision bf16" STAGE1=3200 STAGE2=3200; fi
 
