@@ -110,7 +110,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
     decay = OPTIMIZERS[config.optimizer].weight_decay if config.weight_decay is None else config.weight_decay
     groups = parameter_groups(model, start.lr, start.body_factor, decay)
     peaks = [float(group["lr"]) for group in groups]
-    optimizer = create_optimizer(config.optimizer, groups, model)
+    optimizer = create_optimizer(config.optimizer, groups)
     if before:
         optimizer.load_state_dict(before.optimizer())
     step = Step(start, optimizer, task, selection, config, device)

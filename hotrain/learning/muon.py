@@ -10,13 +10,12 @@ that one output sees, in float32.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al.: p(s) = 3.4445 s - 4.775 s^3 + 2.0315 s^5 leads into 0.68..1.21
 _ROUNDS = 4
@@ -25,35 +24,21 @@ _RMS = 0.2  # of an entry's step, in learning rates: AdamW's, so one rate suits 
 _FEW = 8  # outputs: their AdamW takes the layer that tells classes apart
 
 
-def matrices(model: nn.Module) -> dict[str, Tensor]:
-    """What Muon learns of a model, by name: kernels that see all channels, of more than `_FEW` outputs.
-
-    Depthwise kernels, whose channels have nothing to do with each other, and the layer of the classes are not among
-    them; neither are kernels behind an average over the whole image (squeeze and excitation, a head's image pooling):
-    with one column for each image of a batch their gradients lie in that many directions, the others are noise.
-    """
-    found = {}
-    for name, module in model.named_modules():
-        children = dict(module.named_children())
-        if any(isinstance(child, nn.AdaptiveAvgPool2d) for child in children.values()):
-            continue
-        for own, child in children.items():
-            if isinstance(child, nn.Conv2d) and child.groups == 1 and child.out_channels > _FEW:
-                found[f"{name}.{own}.weight" if name else f"{own}.weight"] = child.weight
-    return found
+def is_matrix(parameter: Tensor) -> bool:
+    """Whether Muon learns it. AdamW takes depthwise kernels, whose channels have nothing to do with each other, the
+    layer of the classes, biases and BatchNorm."""
+    return parameter.ndim > 1 and parameter.shape[1] > 1 and parameter.shape[0] > _FEW
 
 
 class Muon(torch.optim.AdamW):
-    """Muon for some parameters, AdamW for the others, with one learning rate and one decay.
+    """Muon for every parameter that `is_matrix`, AdamW for the others, with one learning rate and one decay.
 
     Args:
         groups: of parameters, as torch's optimizers take them.
-        learnt: those that Muon learns, see `matrices`.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], learnt: Iterable[Tensor]) -> None:
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
         super().__init__(groups, fused=True)
-        self._learnt = set(learnt)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -66,7 +51,7 @@ class Muon(torch.optim.AdamW):
             (parameter, parameter.grad, group)
             for group in self.param_groups
             for parameter in group["params"]
-            if parameter.grad is not None and parameter in self._learnt
+            if parameter.grad is not None and is_matrix(parameter)
         ]
         for parameter, _, _ in learnt:
             parameter.grad = None  # AdamW passes over what has none

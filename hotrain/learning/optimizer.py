@@ -60,15 +60,14 @@ def parameter_groups(model: nn.Module, lr: float, body_factor: float, weight_dec
     ]
 
 
-def create_optimizer(name: str, groups: list[dict[str, Any]], model: nn.Module) -> torch.optim.Optimizer:
-    """One of `OPTIMIZERS` over the `parameter_groups` of a model; SGD has a momentum of 0.9, without Nesterov's look
-    ahead."""
+def create_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """One of `OPTIMIZERS` over `parameter_groups`; SGD has a momentum of 0.9, without Nesterov's look ahead."""
     import torch
 
     if name == "muon":
-        from hotrain.learning.muon import Muon, matrices
+        from hotrain.learning.muon import Muon
 
-        return Muon(groups, matrices(model).values())
+        return Muon(groups)
     if name == "sgd":
         return torch.optim.SGD(groups, momentum=_MOMENTUM, fused=True)
     return torch.optim.AdamW(groups, fused=True)

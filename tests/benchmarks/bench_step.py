@@ -102,7 +102,7 @@ def main() -> int:
     start.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     bare = copy.deepcopy(start.model)
 
-    own_optimizer = create_optimizer(config.optimizer, parameter_groups(start.model, 1e-3, 1.0, 0.01), start.model)
+    own_optimizer = create_optimizer(config.optimizer, parameter_groups(start.model, 1e-3, 1.0, 0.01))
     step = Step(start, own_optimizer, TASK, selection, config, device)
     bare_optimizer = torch.optim.AdamW(parameter_groups(bare, 1e-3, 1.0, 0.01), fused=True)
     ready = [

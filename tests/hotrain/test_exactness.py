@@ -70,7 +70,7 @@ def learn(shards: str, options: dict[str, Any], passes: int) -> dict[str, Any]:
     data, selection = crop_data(index), select(config, task)
     model = frozen_model(data[np.arange(BATCH)]["image"].float() / 51 - 2.5)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    optimizer = create_optimizer(config.optimizer, parameter_groups(model, LR, 1.0, 0.01), model)
+    optimizer = create_optimizer(config.optimizer, parameter_groups(model, LR, 1.0, 0.01))
     step = Step(Start(model, (0.5,) * 3, (0.2,) * 3, LR, 1.0, [], {}), optimizer, task, selection, config, device)
     average = average_of(model, config.ema) if config.ema else None
     losses = []

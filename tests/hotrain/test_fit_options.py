@@ -191,7 +191,7 @@ def one_step(mixed: ShardIndex, **options: Any) -> tuple[float, dict[str, torch.
     model = place(start.model, torch.device("cpu"), False)
     kinds: list[torch.dtype] = []
     model.register_forward_hook(lambda _, __, outputs: kinds.append(outputs["out"].dtype))
-    optimizer = create_optimizer("sgd", parameter_groups(model, 0.01, 1.0, 0.0), model)
+    optimizer = create_optimizer("sgd", parameter_groups(model, 0.01, 1.0, 0.0))
     step = Step(start, optimizer, task, select(settings, task), settings, torch.device("cpu"))
     loss, _ = step.take([crop_data(mixed)[np.arange(4)]], 0, Flags())
     return loss, model.state_dict(), kinds[-1]

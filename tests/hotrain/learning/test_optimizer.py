@@ -31,7 +31,7 @@ def test_parameter_groups_hold_every_parameter_once(name: str) -> None:
 def test_sgd_follows_its_formula() -> None:
     """Velocity 0.9 v + (gradient + decay w), weight minus rate x velocity; the bias without decay."""
     model = nn.Linear(3, 2)
-    optimizer = create_optimizer("sgd", parameter_groups(model, 0.1, 1.0, 0.01), model)
+    optimizer = create_optimizer("sgd", parameter_groups(model, 0.1, 1.0, 0.01))
     rng = np.random.default_rng(0)
     expected = {name: value.detach().numpy().astype(np.float64) for name, value in model.named_parameters()}
     velocity = {name: np.zeros_like(value) for name, value in expected.items()}
@@ -48,8 +48,7 @@ def test_sgd_follows_its_formula() -> None:
 
 
 def test_every_optimizer_is_another_one() -> None:
-    model = nn.Linear(2, 2)
-    kinds = {type(create_optimizer(name, parameter_groups(model, 0.1, 1, 0), model)) for name in OPTIMIZERS}
+    kinds = {type(create_optimizer(name, parameter_groups(nn.Linear(2, 2), 0.1, 1, 0))) for name in OPTIMIZERS}
     assert kinds == {torch.optim.AdamW, Muon, torch.optim.SGD}
 
 
