@@ -8,8 +8,8 @@ OUT=${OUT:-demo}
 # A short run from random weights on small pictures: a small model, small steps, many of them, an optimizer that learns
 # much from each, little augmentation and dropout. Where the processor computes in bfloat16 there is time for more steps.
 SHORT="--batch-size 8 --workers 1 --optimizer muon --jitter 0.25 --body-factor 1 --dropout 0.1"
-STAGE1=2100 STAGE2=2000
-if grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo; then SHORT="$SHORT --precision bf16" STAGE1=2400 STAGE2=2800; fi
+STAGE1=2400 STAGE2=2200
+if grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo; then SHORT="$SHORT --precision bf16" STAGE1=2800 STAGE2=3000; fi
 
 say() { printf '\n== %s\n' "$*"; }
 show() { printf '$ %s\n' "$*"; "$@"; }

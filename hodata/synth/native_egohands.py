@@ -23,8 +23,9 @@ NAME = "egohands"
 FOLDER = "_LABELLED_SAMPLES"
 SIZE = (1280, 720)
 SHARE = 0.4  # of `frames`: these pictures are many times larger than the others
-# Games, each filmed by both players. Official test videos: the first, fifth and tenth game, first viewer.
-GAMES = (
+# Games, each filmed by both players: all 24 of the real dataset, first one at each place with each game. Official test
+# videos are among the first twelve too: the first, fifth and tenth game, first viewer.
+_FIRST = (
     ("CARDS", "COURTYARD", "B", "T"),
     ("CHESS", "OFFICE", "B", "S"),
     ("JENGA", "LIVINGROOM", "B", "H"),
@@ -38,15 +39,16 @@ GAMES = (
     ("PUZZLE", "COURTYARD", "B", "S"),
     ("CARDS", "LIVINGROOM", "B", "T"),
 )
+GAMES = (*_FIRST, *((game, place, *sorted({*"BHST"} - {*players})) for game, place, *players in _FIRST))
 FIELDS = ("myleft", "myright", "yourleft", "yourright")
 
 Job = tuple[tuple[str, str, str, str], tuple[int, ...]]  # a video's words, its frame numbers
 
 
 def plan(frames: int, seed: int) -> list[Job]:
-    """One job for each video: `frames` * 0.4 pictures in 8 to 24 videos."""
+    """One job for each video: `frames` * 0.4 pictures in 8 to 48 videos, as many as there are of 5 pictures."""
     total = max(round(frames * SHARE), 8)
-    games = GAMES[: int(np.clip(total // 20, 4, len(GAMES)))]
+    games = GAMES[: int(np.clip(total // 10, 4, len(GAMES)))]
     videos = [words for a, b, c, d in games for words in ((a, b, c, d), (a, b, d, c))]
     jobs = []
     for k, words in enumerate(sorted(videos)):

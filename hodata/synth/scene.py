@@ -24,7 +24,7 @@ from hodata.synth.world import OWNER_OTHER, OWNER_SELF, View, World
 
 Array = NDArray[np.float64]
 
-SCENE_VERSION = 2  # a change of any pixel raises it
+SCENE_VERSION = 3  # a change of any pixel raises it
 
 
 @dataclass(frozen=True)

@@ -321,10 +321,10 @@ def test_both_versions_show_the_same_instants_in_their_own_colours(root):
 
 def test_default_size_has_many_sequences_of_both_subsets():
     jobs = plan_sequences(600, 0)
-    assert len(jobs) == 24 and sum(len(job.frames) for job in jobs) == 600
-    assert sum(len(job.frames) for job in jobs if job.sequence.subset == "evaluation") == 89
+    assert len(jobs) == 33 and sum(len(job.frames) for job in jobs) == 600
+    assert sum(len(job.frames) for job in jobs if job.sequence.subset == "evaluation") == 108
     recordings = {(job.sequence.subset, job.sequence.recording) for job in jobs}
-    assert [sum(subset == name for subset, _ in recordings) for name in ("train", "evaluation")] == [15, 4]
+    assert [sum(subset == name for subset, _ in recordings) for name in ("train", "evaluation")] == [23, 4]
     assert {job.sequence.thing for job in jobs} >= set(list(EXTENTS)[:4])
     assert len({s.name for s in SEQUENCES}) == len(SEQUENCES) and all(
         s.camera in CAMERAS.get(s.recording, (0,)) for s in SEQUENCES
