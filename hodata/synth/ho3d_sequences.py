@@ -109,7 +109,7 @@ def plan_sequences(frames: int, seed: int) -> list[Job]:
     """`frames` pictures in 8 sequences or more, about 18 in each. Cameras of a recording share frame numbers.
 
     Pictures of one sequence are near twins, and what a model makes of a recording that it never saw hangs on how many
-    it did see: the real dataset has 68. Nearly a sixth of the pictures are for evaluation; there 11,524 of 77,558 are.
+    it did see: the real dataset has 68. About a sixth of the pictures are for evaluation; there 11,524 of 77,558 are.
     """
     count = min(max(frames // 18, 8), len(SEQUENCES))
     spread = max(frames - count, 0)  # after one for each
