@@ -83,9 +83,7 @@ def _move_all(moves: list[tuple[Tensor, Tensor, Tensor, float]]) -> None:
         for move in moves:
             _move(*move)
         return
-    moves = sorted(
-        moves, key=lambda move: _work(move[0]), reverse=True
-    )  # the long ones first, so that all end together
+    moves = sorted(moves, key=lambda move: _work(move[0]), reverse=True)  # so that all threads end together
     list(_pool(threads).map(_move, *zip(*moves, strict=True)))
     torch.set_num_threads(threads)  # the pool's threads have set what threads to come begin with
 

@@ -16,6 +16,8 @@ from scipy.ndimage import binary_dilation, maximum_filter, minimum_filter
 from hodata.errors import HodataError
 from hodata.labels import LABELS, MEANINGS, Label
 from hodata.pose.camera import project
+from hodata.sources import egohands
+from hodata.synth import native_egohands
 from hodata.synth.hand_model import hand_model
 from hodata.synth.miniatures import write_miniatures
 
@@ -161,6 +163,17 @@ def paint(polygon: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
             part ^= ((ay <= y) != (by <= y)) & (x < ax + (y - ay) * (bx - ax) / (by - ay))
     inside[y0 : min(y1, shape[0]), x0 : min(x1, shape[1])] = part
     return inside
+
+
+def test_default_egohands_has_every_video_of_the_real_one():
+    """Each of four people plays each of four games once at each of three places; the official splits are among them."""
+    jobs = native_egohands.plan(600, 0)
+    names = {"_".join(words) for words, _ in jobs}
+    assert {len(frames) for _, frames in jobs} == {5}
+    seats = {(game, place, viewer) for (game, place, viewer, _), _ in jobs}
+    assert len(jobs) == len(names) == len(seats) == 4 * 3 * 4
+    assert all(f"{game}_{place}_{partner}_{viewer}" in names for (game, place, viewer, partner), _ in jobs)
+    assert names > egohands._TEST | egohands._VALID
 
 
 def test_egohands_layout_and_truth(root):
