@@ -17,8 +17,10 @@ import numpy as np
 import torch
 
 from compare import figure
+from compare.course import Course
 from compare.data import make
-from compare.goals import goals
+from compare.goals import Goal, goals
+from compare.real import compare_real
 from compare.report import report
 from compare.results import AS_DRAWN, IGNORE, OURS, PUBLISHED, TUNED, Results
 from compare.rows import (
@@ -26,23 +28,20 @@ from compare.rows import (
     EPOCHS,
     OUR_RECIPES,
     PRECISION,
-    RATES,
     SIDE,
     Run,
     best_rate,
     epoch_images,
     first_runs,
-    fit_arguments,
     reference,
-    tuned_runs,
 )
 from compare.rows import PUBLISHED as PUBLISHED_RECIPE
-from compare.runs import CompareError, Job, train
+from compare.runs import CompareError
 from compare.score import TASK, answer_rows, read_images, read_scores, score_run
 from compare.truth import FullTruth
 from hodata.errors import HodataError
 from hodata.shards.reader import ShardIndex
-from hotrain.checkpoint import best_score, find
+from hotrain.checkpoint import find
 from hotrain.pictures import save_picture
 from hotrain.predict import load_predictor
 from hotrain.sheets import spread_rows
@@ -62,70 +61,69 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 2), help="runs at a time, one core each")
     parser.add_argument("--raw", type=Path, help="miniatures that are there already, with --shards")
     parser.add_argument("--shards", help="a glob of the shards made of them")
+    parser.add_argument("--real", help="a glob of shards of real pictures, in place of miniatures: hands alone")
     options = parser.parse_args(arguments)
     if (options.raw is None) != (options.shards is None):
         parser.error("--raw and --shards belong together")
+    if options.real is not None and options.raw is not None:
+        parser.error("--real is in place of --raw and --shards")
     if min(options.images, options.seeds, options.jobs) < 1:
         parser.error("--images, --seeds and --jobs are 1 or more")
+    began = time.monotonic()
     try:
-        return _compare(options.out, options.images, options.seeds, options.jobs, options.raw, options.shards)
+        options.out.mkdir(parents=True, exist_ok=True)
+        if options.real is None:
+            verdict = _of_miniatures(options)
+        else:
+            course = Course(
+                ShardIndex.open(options.real), options.real, options.out, options.images, "hand", options.jobs
+            )
+            verdict = compare_real(course, options.seeds, _conditions(options, "of real pictures"), _say)
     except (CompareError, HodataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
         return 130
+    for goal in verdict:
+        _say(f"{'met   ' if goal.met else 'MISSED'} {goal.what}: {goal.measured}; needed {goal.needed}")
+    minutes = (time.monotonic() - began) / 60
+    _say(f"{options.out}/report.md, compare.png, results.json; {minutes:.0f} min in this call")
+    return 0 if all(goal.met for goal in verdict) else 1
 
 
-def _compare(out: Path, images: int, seeds: int, jobs: int, raw: Path | None, shards: str | None) -> int:
-    began = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
-    if raw is None or shards is None:
-        raw, shards = make(out, _say)
+def _conditions(options: argparse.Namespace, pictures: str) -> list[str]:
+    return [
+        f"{EPOCHS * epoch_images(options.images):,} images {pictures} a run, DeepLabv3 MobileNet from random weights "
+        f"at {SIDE} pixels in {PRECISION}, batches of {BATCH}, paired seeds: {options.seeds}, the best of {EPOCHS} "
+        "validations.",
+        f"{os.cpu_count()} processors, {options.jobs} runs at a time, torch {torch.__version__}.",
+    ]
+
+
+def _of_miniatures(options: argparse.Namespace) -> list[Goal]:
+    out, seeds, jobs = options.out, options.seeds, options.jobs
+    raw, shards = make(out, _say) if options.raw is None else (options.raw, options.shards)
     index = ShardIndex.open(shards)
-    sources = index.column("source")[index.select(split="train")].tolist()
-    sizes = {name: sources.count(name) for name in sorted(set(sources))}
-
-    def job(run: Run) -> Job:
-        arguments = fit_arguments(run, shards, out / "runs" / run.name, images, sizes)
-        return Job(run.name, out / "runs" / run.name, arguments, EPOCHS * epoch_images(images))
-
-    train([job(run) for run in first_runs(seeds)], jobs, _say)
-    tuning = {rate: _jaccard(out / "runs" / Run(reference(rate), 0).name) for rate in RATES}
+    course = Course(index, shards, out, options.images, "hand-object", jobs)
+    tuning = course.train(first_runs(seeds), seeds, _say)
     best = best_rate(tuning)
-    _say(f"the reference's best learning rate on validation is {best}")
-    train([job(run) for run in tuned_runs(best, seeds)], jobs, _say)
 
     recipes = {PUBLISHED: PUBLISHED_RECIPE, TUNED: reference(best), AS_DRAWN: OUR_RECIPES["as-drawn"]}
     recipes |= {IGNORE: OUR_RECIPES["ignore"], OURS: OUR_RECIPES["sets"]}
-    folders = {row: [out / "runs" / Run(recipe, seed).name for seed in range(seeds)] for row, recipe in recipes.items()}
+    folders = {row: [course.folder(Run(recipe, seed)) for seed in range(seeds)] for row, recipe in recipes.items()}
     _score(sorted({folder for own in folders.values() for folder in own}), shards, raw, jobs)
     scores = {row: [read_scores(folder) for folder in own] for row, own in folders.items()}
     results = Results(index, index.select(split="test"), scores)
 
     verdict = goals(results)
-    conditions = [
-        f"{EPOCHS * epoch_images(images):,} images of miniatures a run, DeepLabv3 MobileNet from random weights at "
-        f"{SIDE} pixels in {PRECISION}, batches of {BATCH}, paired seeds: {seeds}, the best of {EPOCHS} validations.",
-        f"{os.cpu_count()} processors, {jobs} runs at a time, torch {torch.__version__}.",
-    ]
-    (out / "report.md").write_text(report(results, verdict, tuning, best, conditions))
-    whole = {"images": EPOCHS * epoch_images(images), "seeds": seeds, "tuning": tuning, "best_rate": best}
+    (out / "report.md").write_text(report(results, verdict, tuning, best, _conditions(options, "of miniatures")))
+    whole = {"images": EPOCHS * epoch_images(options.images), "seeds": seeds, "tuning": tuning, "best_rate": best}
     whole |= {"goals": [goal.to_json() for goal in verdict], **results.to_json()}
     (out / "results.json").write_text(json.dumps(whole, indent=1) + "\n")
     shown = {"reference, tuned": folders[TUNED][0], "ours": folders[OURS][0]}
     save_picture(figure.below(figure.charts(results), _sheet(index, shown, raw)), out / "compare.png")
-
-    for goal in verdict:
-        _say(f"{'met   ' if goal.met else 'MISSED'} {goal.what}: {goal.measured}; needed {goal.needed}")
-    _say(f"{out}/report.md, compare.png, results.json; {(time.monotonic() - began) / 60:.0f} min in this call")
-    return 0 if all(goal.met for goal in verdict) else 1
-
-
-def _jaccard(run: Path) -> float:
-    """Mean IoU of hand and object of a run's best checkpoint on validation; 0 where it answers neither."""
-    score = best_score(run)
-    return float(score["jaccard"]) if score and score["jaccard"] is not None else 0.0
+    return verdict
 
 
 def _score(folders: Sequence[Path], shards: str, raw: Path, jobs: int) -> None:

@@ -28,7 +28,7 @@ PRECISION = precision(_CPU.read_text() if _CPU.exists() else "")
 
 # The same in every row: the model, its start, and how many images it sees.
 COMMON = (
-    *("--task", "hand-object", "--model", "deeplabv3_mobilenet_v3_large", "--weights", "none"),
+    *("--model", "deeplabv3_mobilenet_v3_large", "--weights", "none"),
     *("--batch-size", str(BATCH), "--workers", "0", "--device", "cpu", "--precision", PRECISION),
 )
 
@@ -67,11 +67,19 @@ def reference(rate: str) -> Recipe:
     return Recipe(f"reference-{rate}", "reference", ("--crop", str(SIDE), "--lr", rate), by_size=True)
 
 
+def weights(shares: Mapping[str, int]) -> tuple[str, ...]:
+    """Options of `hotrain fit`: source -> its share of the samples."""
+    return tuple(f"--source-weight={name}={share}" for name, share in shares.items())
+
+
 PUBLISHED = reference(RATES[0])
+OURS_ANYWHERE = Recipe("ours", str(OURS))
+# Two of three samples are from the sources that say what an object is, which is what is hardest to learn.
+OUR_SHARES = weights({"egohos": 85, "ho3d_v3": 50, "egohands": 40, "freihand": 25})
 OUR_RECIPES = {
-    "sets": Recipe("ours", str(OURS)),
-    "ignore": Recipe("ours-ignore", str(OURS), ("--open-labels", "ignore")),
-    "as-drawn": Recipe("ours-as-drawn", str(OURS), ("--open-labels", "as-drawn")),
+    "sets": Recipe("ours", str(OURS), OUR_SHARES),
+    "ignore": Recipe("ours-ignore", str(OURS), (*OUR_SHARES, "--open-labels", "ignore")),
+    "as-drawn": Recipe("ours-as-drawn", str(OURS), (*OUR_SHARES, "--open-labels", "as-drawn")),
 }
 
 
@@ -96,7 +104,9 @@ def best_rate(jaccard: Mapping[str, float]) -> str:
     return max(sorted(jaccard, key=float), key=lambda rate: jaccard[rate])
 
 
-def fit_arguments(run: Run, shards: str, folder: Path, images: int, sizes: Mapping[str, int]) -> list[str]:
+def fit_arguments(
+    run: Run, shards: str, folder: Path, images: int, sizes: Mapping[str, int], task: str = "hand-object"
+) -> list[str]:
     """The arguments of `hotrain` for one run.
 
     Args:
@@ -105,10 +115,11 @@ def fit_arguments(run: Run, shards: str, folder: Path, images: int, sizes: Mappi
         folder: of the run.
         images: that it sees, rounded down to whole batches of each epoch.
         sizes: source -> training samples.
+        task: what to learn.
     """
-    weights = [f"--source-weight={name}={count}" for name, count in sizes.items()] if run.recipe.by_size else []
+    shares = weights(sizes) if run.recipe.by_size else ()
     course = ["--epochs", str(EPOCHS), "--samples-per-epoch", str(epoch_images(images))]
-    given: Sequence[str] = (*COMMON, *course, *run.recipe.options, *weights, "--seed", str(run.seed))
+    given: Sequence[str] = ("--task", task, *COMMON, *course, *run.recipe.options, *shares, "--seed", str(run.seed))
     return ["fit", "--config", run.recipe.config, "--shards", shards, "--out", str(folder), *given]
 
 

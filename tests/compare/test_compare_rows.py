@@ -12,6 +12,7 @@ from compare import runs
 from compare.rows import (
     EPOCHS,
     OUR_RECIPES,
+    OUR_SHARES,
     RATES,
     best_rate,
     epoch_images,
@@ -64,7 +65,7 @@ def test_rows_of_ours_differ_in_what_open_labels_teach_and_in_nothing_else() -> 
     assert ours["open_labels"] == "sets"
     for how, recipe in OUR_RECIPES.items():
         assert recipe.config == OUR_RECIPES["sets"].config
-        assert recipe.options == (() if how == "sets" else ("--open-labels", how))
+        assert recipe.options == OUR_SHARES + (() if how == "sets" else ("--open-labels", how))
 
 
 def test_the_best_rate_is_the_lower_one_of_equals() -> None:

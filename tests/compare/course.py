@@ -1,0 +1,72 @@
+"""Train every row: first what needs no tuning, then the reference at the learning rate that validation chose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compare.rows import EPOCHS, RATES, Run, best_rate, epoch_images, fit_arguments, reference, tuned_runs
+from compare.runs import Job, train
+from hotrain.checkpoint import best_score
+
+if TYPE_CHECKING:
+    from hodata.shards.reader import ShardIndex
+
+
+@dataclass(frozen=True)
+class Course:
+    """What all runs of a comparison share.
+
+    Args:
+        index: the shards.
+        shards: the glob of them.
+        out: the runs are in `<out>/runs`.
+        images: that each run sees.
+        task: that it learns.
+        jobs: runs at a time.
+    """
+
+    index: ShardIndex
+    shards: str
+    out: Path
+    images: int
+    task: str
+    jobs: int
+
+    def folder(self, run: Run) -> Path:
+        return self.out / "runs" / run.name
+
+    def train(self, first: Sequence[Run], seeds: int, say: Callable[[str], None]) -> dict[str, float]:
+        """Train `first`, which holds each of `RATES` with seed 0, and the tuned rows.
+
+        Returns:
+            learning rate of the reference -> Jaccard of its best checkpoint on validation; `best_rate` chose of these.
+
+        Raises:
+            CompareError: a run failed.
+        """
+        self._train(first, say)
+        tuning = {rate: jaccard(self.folder(Run(reference(rate), 0))) for rate in RATES}
+        say(f"the reference's best learning rate on validation is {best_rate(tuning)}")
+        self._train(tuned_runs(best_rate(tuning), seeds), say)
+        return tuning
+
+    def _train(self, runs: Sequence[Run], say: Callable[[str], None]) -> None:
+        sizes = self._sizes()
+        jobs = []
+        for run in runs:
+            arguments = fit_arguments(run, self.shards, self.folder(run), self.images, sizes, self.task)
+            jobs.append(Job(run.name, self.folder(run), arguments, EPOCHS * epoch_images(self.images)))
+        train(jobs, self.jobs, say)
+
+    def _sizes(self) -> Mapping[str, int]:
+        sources = self.index.column("source")[self.index.select(split="train")].tolist()
+        return {name: sources.count(name) for name in sorted(set(sources))}
+
+
+def jaccard(run: Path) -> float:
+    """Mean IoU of what the task knows, of a run's best checkpoint on validation; 0 where it answers nothing of it."""
+    score = best_score(run)
+    return float(score["jaccard"]) if score and score["jaccard"] is not None else 0.0
