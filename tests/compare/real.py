@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from hotrain.scoring.figures import Figures
 from hotrain.sheets import spread_rows
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from hodata.shards.reader import ShardIndex
 
 TASK = TASKS["hand"]
@@ -35,7 +37,7 @@ _PICTURES = 8
 
 
 def compare_real(course: Course, seeds: int, conditions: Sequence[str], say: Callable[[str], None]) -> list[Goal]:
-    """Train and score both rows; writes report.md, results.json and compare.png, which shows the pictures.
+    """Train and score both rows; writes report.md, results.json, compare.png and, without pictures, answers.png.
 
     Raises:
         CompareError: a run failed.
@@ -60,9 +62,14 @@ def compare_real(course: Course, seeds: int, conditions: Sequence[str], say: Cal
     whole = {"tuning": tuning, "best_rate": best, "rows": found, "by_group": by_group}
     whole["goals"] = [asdict(goal) for goal in verdict]
     (course.out / "results.json").write_text(json.dumps(whole, indent=1) + "\n")
-    save_picture(
-        _sheet(course.index, rows, {title: own[0] for title, own in answers.items()}), course.out / "compare.png"
-    )
+    shown = spread_rows(course.index, rows, _PICTURES)
+    of_rows = {title: [own[0][row] for row in shown] for title, own in answers.items()}
+    truth = StoredTruth(course.index)
+    pictures = figure.sheet(read_images(course.index, shown), [truth.mask(row) for row in shown], of_rows, TASK)
+    save_picture(pictures, course.out / "compare.png")
+    places = [rows.tolist().index(row) for row in shown]
+    values = {title: [_values([own[0][[place]]])["hand IoU"][0] for place in places] for title, own in scores.items()}
+    save_picture(silhouettes(of_rows, values), course.out / "answers.png")
     return verdict
 
 
@@ -88,6 +95,32 @@ def goals(reference_row: Mapping[str, Sequence[float]], ours: Mapping[str, Seque
         what = f"{measure}, ours - tuned reference"
         verdict.append(Goal(what, f"more than {100 * spread:.1f}, the spread", f"{100 * ahead:+.1f}", ahead > spread))
     return verdict
+
+
+def silhouettes(answers: Mapping[str, Sequence[NDArray[np.uint8]]], values: Mapping[str, Sequence[float]]) -> Image:
+    """What the models answer without the pictures, which often may not be passed on: a line for each model.
+
+    Args:
+        answers: title -> class ids uint8 [H, W] of the same pictures.
+        values: title -> IoU of each.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    small, gap, side = ImageFont.load_default(12), 6, figure.HEIGHT
+    height = side + 44
+    lines = [
+        [Image.fromarray(np.where(answer > 0, 235, 60).astype(np.uint8)) for answer in own] for own in answers.values()
+    ]
+    wide = max(round(one.width * side / one.height) for line in lines for one in line)
+    picture = Image.new("RGB", (gap + (wide + gap) * len(lines[0]), height * len(lines)), figure.PAPER)
+    draw = ImageDraw.Draw(picture)
+    for number, (title, line) in enumerate(zip(answers, lines, strict=True)):
+        draw.text((gap, height * number + 4), title, figure.INK, small)
+        for place, (one, value) in enumerate(zip(line, values[title], strict=True)):
+            x, y = gap + (wide + gap) * place, height * number + 22
+            picture.paste(one.resize((round(one.width * side / one.height), side)), (x, y))
+            draw.text((x, y + side + 2), f"IoU {100 * value:.0f}", figure.INK, small)
+    return picture
 
 
 def report(
@@ -133,10 +166,3 @@ def _values(counts: Sequence[NDArray[np.int64]]) -> dict[str, list[float]]:
 def _answers(course: Course, recipe: Recipe, seed: int, rows: NDArray[np.int64]) -> dict[int, NDArray[np.uint8]]:
     predictor = load_predictor(find(course.folder(Run(recipe, seed))), torch.device("cpu"))
     return answer_rows(course.index, rows, predictor)
-
-
-def _sheet(index: ShardIndex, rows: NDArray[np.int64], answers: Mapping[str, dict[int, NDArray[np.uint8]]]) -> Any:
-    shown = spread_rows(index, rows, _PICTURES)
-    truth = StoredTruth(index)
-    of_rows = {title: [maps[row] for row in shown] for title, maps in answers.items()}
-    return figure.sheet(read_images(index, shown), [truth.mask(row) for row in shown], of_rows, TASK)

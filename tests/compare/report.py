@@ -20,6 +20,7 @@ from compare.results import (
     HAND_WRIST,
     IGNORE,
     OBJECT_IOU,
+    OBJECT_TRUTH,
     OURS,
     PUBLISHED,
     SCORES,
@@ -46,6 +47,7 @@ def report(
     all_rows = {**titles, AS_DRAWN: "ours, as-drawn", IGNORE: "ours, ignore"}
     missed = sum(not goal.met for goal in verdict)
     sources = ", ".join(f"{n} {results.samples[n]} ({results.groups[n]} recordings)" for n in results.sources)
+    of_each = [OBJECT_TRUTH, *(replace(OBJECT_TRUTH, source=name) for name in results.sources)]
     parts = [
         "# The reference project's recipe and ours",
         " ".join(conditions),
@@ -72,6 +74,14 @@ def report(
             results,
             {AS_DRAWN: "background", IGNORE: "nothing", OURS: "background, arm or object (ours)"},
             (OBJECT_IOU, HAND_IOU, FLOOD_OBJECT),
+        ),
+        "Object IoU against the full truth, of each source:\n\n"
+        + table(
+            ["", "all", *results.sources, "ours - this one"],
+            [
+                [title, *(percent(results.value(row, one)) for one in of_each), _ahead(results, row)]
+                for row, title in all_rows.items()
+            ],
         ),
         "## Arms\n\nThe same runs, by what an EgoHOS arm teaches.\n\n"
         + _of_rows(
@@ -101,6 +111,10 @@ def _of_rows(results: Results, titles: Mapping[str, str], measures: Sequence[Mea
         if row in results.scores
     ]
     return table(["", *(measure.title for measure in measures)], lines)
+
+
+def _ahead(results: Results, row: str) -> str:
+    return "" if row == OURS else shown(results.difference(row, OURS, OBJECT_TRUTH))
 
 
 def percent(found: Estimate) -> str:

@@ -43,6 +43,7 @@ class Measure:
 
 OBJECT_IOU = Measure("object IoU", "stored", "kinds.object")
 HAND_IOU = Measure("hand IoU", "stored", "kinds.hand")
+OBJECT_TRUTH = Measure("object IoU, truth", "wrist", "kinds.object")
 HAND_WRIST = Measure("hand IoU, wrist", "wrist", "kinds.hand")
 HAND_ARM = Measure("hand IoU, arm", "arm", "kinds.hand")
 HAND_BOUNDARY = Measure("hand boundary", "stored", "boundary_iou.hand")
@@ -57,7 +58,7 @@ FLOOD_TRUTH = Measure("are object or arm", "pixels", TRULY, hand_only=True)
 FLOOD_WRONG = Measure("background called so", "pixels", WRONGLY, hand_only=True)
 FLOOD_OBJECT = Measure("object IoU, hand-only", "pixels", OBJECT, hand_only=True)
 FLOODING = (FLOOD, FLOOD_TRUTH, FLOOD_WRONG, FLOOD_OBJECT)
-MEASURES = (*SCORES, ARMS, *FLOODING)
+MEASURES = (*SCORES, OBJECT_TRUTH, ARMS, *FLOODING)
 
 
 class Results:

@@ -1,0 +1,97 @@
+"""Hands with their arms, counted as a twin does; a goal needs more than the spread; the page and its pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from drawn_shards import Spec, write
+
+from compare import real
+from compare.course import Course
+from compare.main import main
+from compare.real import MEASURES, TASK, compare_real, count, goals, silhouettes
+from compare.rows import OURS_ANYWHERE, RATES, Run, fit_arguments
+from hodata.labels import Label
+from hodata.shards.reader import ShardIndex
+
+SPECS = [Spec("skin", split, 6, hand=hand, item=Label.BACKGROUND) for split, hand in
+         (("train", Label.HAND), ("val", Label.HAND), ("test", Label.ARM))]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> ShardIndex:
+    return ShardIndex.open(f"{write(tmp_path_factory.mktemp('real'), SPECS)}/*.tar")
+
+
+def test_arms_count_as_hands(index: ShardIndex) -> None:
+    rows, rng = index.select(split="test"), np.random.default_rng(1)
+    reader = index.reader()
+    maps = {row: rng.integers(0, len(TASK.classes), reader.mask(row).shape).astype(np.uint8) for row in rows.tolist()}
+    counts = count(index, rows, maps)
+    place = real.Figures(TASK).counted.index(MEASURES["hand IoU"])
+    for number, row in enumerate(rows.tolist()):
+        truth, answer = reader.mask(row) > 0, maps[row] > 0
+        assert counts[number, place].tolist()[:2] == [(truth & answer).sum(), (truth | answer).sum()]
+
+
+@pytest.mark.parametrize(
+    ("ours", "met"),
+    [
+        ((0.60, 0.61, 0.62), True),
+        ((0.57, 0.58, 0.59), False),  # ahead by less than the reference's own spread
+        ((0.50, 0.70, 0.60), False),  # itself too uncertain
+        ((0.40, 0.41, 0.42), False),
+    ],
+)
+def test_a_goal_needs_more_than_the_spread(ours: tuple[float, ...], met: bool) -> None:
+    reference = dict.fromkeys(MEASURES, (0.5, 0.56, 0.53))
+    assert [goal.met for goal in goals(reference, dict.fromkeys(MEASURES, ours))] == [met, met]
+
+
+def test_rows_learn_hands_alone_and_weigh_no_source(tmp_path: Path) -> None:
+    for recipe in (OURS_ANYWHERE, real.reference(RATES[0])):
+        arguments = fit_arguments(Run(recipe, 0), "x/*.tar", tmp_path, 800, {"skin": 6}, "hand")
+        assert arguments[arguments.index("--task") + 1] == "hand"
+        assert not [one for one in arguments if "egohos" in one]
+
+
+def test_the_page_and_its_pictures(index: ShardIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = index.reader()
+
+    def answers(course: Any, recipe: Any, seed: int, rows: np.ndarray) -> dict[int, np.ndarray]:
+        """Ours knows all but a column for each seed, the reference nothing."""
+        truth = {row: (reader.mask(row) > 0).astype(np.uint8) for row in rows.tolist()}
+        for mask in truth.values():
+            mask[:, : seed + 1 if recipe == OURS_ANYWHERE else None] = 0
+        return truth
+
+    monkeypatch.setattr(real, "_answers", answers)
+    monkeypatch.setattr(Course, "train", lambda course, first, seeds, say: dict.fromkeys(RATES, 0.5))
+    verdict = compare_real(Course(index, "", tmp_path, 8, "hand", 1), 2, ["Tiny."], lambda text: None)
+    assert [goal.met for goal in verdict] == [True, True]
+    page, whole = (tmp_path / "report.md").read_text(), json.loads((tmp_path / "results.json").read_text())
+    assert whole["best_rate"] == RATES[0] and "1e-4: 50.0" in page and "Tiny." in page and "skin/test-1" in page
+    assert whole["rows"]["ours"]["hand IoU"][0] >= whole["rows"]["ours"]["hand IoU"][1] > 0.9
+    assert whole["rows"][f"reference, lr tuned: {RATES[0]}"]["hand IoU"] == [0.0, 0.0]
+    assert (tmp_path / "compare.png").stat().st_size > 1000 and (tmp_path / "answers.png").stat().st_size > 1000
+
+
+def test_silhouettes_show_answers_side_by_side() -> None:
+    left, none = np.zeros((40, 60), np.uint8), np.zeros((40, 60), np.uint8)
+    left[:, :30] = 1
+    picture = np.asarray(silhouettes({"one": [left, none], "two": [none, left]}, {"one": [1, 0], "two": [0, 1]}))
+    half, wide = picture.shape[0] // 2, picture.shape[1] // 2
+    light = [
+        [picture[22 + half * y : 172 + half * y, 10 + wide * x : 100 + wide * x].mean() for x in (0, 1)] for y in (0, 1)
+    ]
+    assert light[0][0] > 200 > 70 > light[0][1] and light[1][1] > 200 > 70 > light[1][0]
+
+
+def test_real_and_miniatures_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--real", "x/*.tar", "--raw", "raw", "--shards", "y/*.tar"])
+    assert "--real is in place of" in capsys.readouterr().err
