@@ -24,7 +24,6 @@ class Course:
         shards: the glob of them.
         out: the runs are in `<out>/runs`.
         images: that each run sees.
-        task: that it learns.
         jobs: runs at a time.
     """
 
@@ -32,14 +31,13 @@ class Course:
     shards: str
     out: Path
     images: int
-    task: str
     jobs: int
 
     def folder(self, run: Run) -> Path:
         return self.out / "runs" / run.name
 
-    def train(self, first: Sequence[Run], seeds: int, say: Callable[[str], None]) -> dict[str, float]:
-        """Train `first`, which holds each of `RATES` with seed 0, and the tuned rows.
+    def train_tuned(self, first: Sequence[Run], seeds: int, task: str, say: Callable[[str], None]) -> dict[str, float]:
+        """Train `first`, which holds the reference at each of `RATES` with seed 0, and then the tuned row.
 
         Returns:
             learning rate of the reference -> Jaccard of its best checkpoint on validation; `best_rate` chose of these.
@@ -47,17 +45,22 @@ class Course:
         Raises:
             CompareError: a run failed.
         """
-        self._train(first, say)
+        self.train(first, task, say)
         tuning = {rate: jaccard(self.folder(Run(reference(rate), 0))) for rate in RATES}
         say(f"the reference's best learning rate on validation is {best_rate(tuning)}")
-        self._train(tuned_runs(best_rate(tuning), seeds), say)
+        self.train(tuned_runs(best_rate(tuning), seeds), task, say)
         return tuning
 
-    def _train(self, runs: Sequence[Run], say: Callable[[str], None]) -> None:
+    def train(self, runs: Sequence[Run], task: str, say: Callable[[str], None]) -> None:
+        """Train what is not trained yet.
+
+        Raises:
+            CompareError: a run failed.
+        """
         sizes = self._sizes()
         jobs = []
         for run in runs:
-            arguments = fit_arguments(run, self.shards, self.folder(run), self.images, sizes, self.task)
+            arguments = fit_arguments(run, self.shards, self.folder(run), self.images, sizes, task)
             jobs.append(Job(run.name, self.folder(run), arguments, EPOCHS * epoch_images(self.images)))
         train(jobs, self.jobs, say)
 

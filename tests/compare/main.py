@@ -38,6 +38,7 @@ from compare.rows import (
 from compare.rows import PUBLISHED as PUBLISHED_RECIPE
 from compare.runs import CompareError
 from compare.score import TASK, answer_rows, read_images, read_scores, score_run
+from compare.stages import compare_stages
 from compare.truth import FullTruth
 from hodata.errors import HodataError
 from hodata.shards.reader import ShardIndex
@@ -62,23 +63,30 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--raw", type=Path, help="miniatures that are there already, with --shards")
     parser.add_argument("--shards", help="a glob of the shards made of them")
     parser.add_argument("--real", help="a glob of shards of real pictures, in place of miniatures: hands alone")
+    parser.add_argument(
+        "--stages",
+        action="store_true",
+        help="whether hands fall when objects are learnt, in two stages",
+    )
     options = parser.parse_args(arguments)
     if (options.raw is None) != (options.shards is None):
         parser.error("--raw and --shards belong together")
-    if options.real is not None and options.raw is not None:
-        parser.error("--real is in place of --raw and --shards")
+    if options.real is not None and (options.raw is not None or options.stages):
+        parser.error("--real is in place of miniatures: without --raw, --shards and --stages")
     if min(options.images, options.seeds, options.jobs) < 1:
         parser.error("--images, --seeds and --jobs are 1 or more")
     began = time.monotonic()
     try:
         options.out.mkdir(parents=True, exist_ok=True)
-        if options.real is None:
-            verdict = _of_miniatures(options)
+        if options.real is not None:
+            course = Course(ShardIndex.open(options.real), options.real, options.out, options.images, options.jobs)
+            verdict = compare_real(course, options.seeds, _conditions(options, "real pictures"), _say)
+        elif options.stages:
+            _, shards = _miniatures(options)
+            course = Course(ShardIndex.open(shards), shards, options.out, options.images // 2, options.jobs)
+            verdict = compare_stages(course, options.seeds, _conditions(options, "miniatures"), _say)
         else:
-            course = Course(
-                ShardIndex.open(options.real), options.real, options.out, options.images, "hand", options.jobs
-            )
-            verdict = compare_real(course, options.seeds, _conditions(options, "of real pictures"), _say)
+            verdict = _of_miniatures(options)
     except (CompareError, HodataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -88,25 +96,29 @@ def main(arguments: Sequence[str]) -> int:
     for goal in verdict:
         _say(f"{'met   ' if goal.met else 'MISSED'} {goal.what}: {goal.measured}; needed {goal.needed}")
     minutes = (time.monotonic() - began) / 60
-    _say(f"{options.out}/report.md, compare.png, results.json; {minutes:.0f} min in this call")
+    _say(f"{options.out}: pages and pictures; {minutes:.0f} min in this call")
     return 0 if all(goal.met for goal in verdict) else 1
 
 
 def _conditions(options: argparse.Namespace, pictures: str) -> list[str]:
     return [
-        f"{EPOCHS * epoch_images(options.images):,} images {pictures} a run, DeepLabv3 MobileNet from random weights "
-        f"at {SIDE} pixels in {PRECISION}, batches of {BATCH}, paired seeds: {options.seeds}, the best of {EPOCHS} "
-        "validations.",
+        f"{EPOCHS * epoch_images(options.images):,} images of {pictures} a run, DeepLabv3 MobileNet from random "
+        f"weights at {SIDE} pixels in {PRECISION}, batches of {BATCH}, paired seeds: {options.seeds}, the best of "
+        f"{EPOCHS} validations.",
         f"{os.cpu_count()} processors, {options.jobs} runs at a time, torch {torch.__version__}.",
     ]
 
 
+def _miniatures(options: argparse.Namespace) -> tuple[Path, str]:
+    return make(options.out, _say) if options.raw is None else (options.raw, options.shards)
+
+
 def _of_miniatures(options: argparse.Namespace) -> list[Goal]:
     out, seeds, jobs = options.out, options.seeds, options.jobs
-    raw, shards = make(out, _say) if options.raw is None else (options.raw, options.shards)
+    raw, shards = _miniatures(options)
     index = ShardIndex.open(shards)
-    course = Course(index, shards, out, options.images, "hand-object", jobs)
-    tuning = course.train(first_runs(seeds), seeds, _say)
+    course = Course(index, shards, out, options.images, jobs)
+    tuning = course.train_tuned(first_runs(seeds), seeds, "hand-object", _say)
     best = best_rate(tuning)
 
     recipes = {PUBLISHED: PUBLISHED_RECIPE, TUNED: reference(best), AS_DRAWN: OUR_RECIPES["as-drawn"]}
@@ -117,7 +129,7 @@ def _of_miniatures(options: argparse.Namespace) -> list[Goal]:
     results = Results(index, index.select(split="test"), scores)
 
     verdict = goals(results)
-    (out / "report.md").write_text(report(results, verdict, tuning, best, _conditions(options, "of miniatures")))
+    (out / "report.md").write_text(report(results, verdict, tuning, best, _conditions(options, "miniatures")))
     whole = {"images": EPOCHS * epoch_images(options.images), "seeds": seeds, "tuning": tuning, "best_rate": best}
     whole |= {"goals": [goal.to_json() for goal in verdict], **results.to_json()}
     (out / "results.json").write_text(json.dumps(whole, indent=1) + "\n")

@@ -43,7 +43,7 @@ def compare_real(course: Course, seeds: int, conditions: Sequence[str], say: Cal
         CompareError: a run failed.
     """
     first = [Run(reference(rate), 0) for rate in RATES] + [Run(OURS_ANYWHERE, seed) for seed in range(seeds)]
-    tuning = course.train(first, seeds, say)
+    tuning = course.train_tuned(first, seeds, "hand", say)
     best = best_rate(tuning)
     rows = course.index.select(split="test")
     answers: dict[str, list[dict[int, NDArray[np.uint8]]]] = {}

@@ -70,8 +70,8 @@ def test_the_page_and_its_pictures(index: ShardIndex, tmp_path: Path, monkeypatc
         return truth
 
     monkeypatch.setattr(real, "_answers", answers)
-    monkeypatch.setattr(Course, "train", lambda course, first, seeds, say: dict.fromkeys(RATES, 0.5))
-    verdict = compare_real(Course(index, "", tmp_path, 8, "hand", 1), 2, ["Tiny."], lambda text: None)
+    monkeypatch.setattr(Course, "train_tuned", lambda course, first, seeds, task, say: dict.fromkeys(RATES, 0.5))
+    verdict = compare_real(Course(index, "", tmp_path, 8, 1), 2, ["Tiny."], lambda text: None)
     assert [goal.met for goal in verdict] == [True, True]
     page, whole = (tmp_path / "report.md").read_text(), json.loads((tmp_path / "results.json").read_text())
     assert whole["best_rate"] == RATES[0] and "1e-4: 50.0" in page and "Tiny." in page and "skin/test-1" in page
@@ -94,4 +94,4 @@ def test_silhouettes_show_answers_side_by_side() -> None:
 def test_real_and_miniatures_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--real", "x/*.tar", "--raw", "raw", "--shards", "y/*.tar"])
-    assert "--real is in place of" in capsys.readouterr().err
+    assert "--real is in place of miniatures" in capsys.readouterr().err

@@ -1,0 +1,145 @@
+"""Whether hands fall when objects are learnt: stage 2 with objects against the same stage 2 of hands alone.
+
+Both go on from one stage 1 of the same seed, by the same recipe, and see the same number of images.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from compare.course import Course
+from compare.goals import Goal, shown
+from compare.paired import Counts, Estimate, differences, estimates
+from compare.report import percent, table
+from compare.rows import OUR_SHARES, OURS, Recipe, Run
+from compare.score import Answers, answer_rows
+from hodata.labels import TASKS
+from hotrain.checkpoint import find
+from hotrain.evaluate import StoredTruth, evaluate
+from hotrain.predict import load_predictor
+from hotrain.scoring.figures import FINGERTIPS, Figures
+
+STAGE_1, HANDS, OBJECTS = "stage 1: hands", "stage 2: hands alone", "stage 2: hands and objects"
+TASK_OF = {STAGE_1: "hand", HANDS: "hand", OBJECTS: "hand-object"}
+MEASURES = {"hand IoU": "kinds.hand", "hand boundary": "boundary_iou.hand", "fingertip recall": FINGERTIPS}
+
+
+def compare_stages(course: Course, seeds: int, conditions: Sequence[str], say: Callable[[str], None]) -> list[Goal]:
+    """Train and score the three rows; writes stages.md and stages.json.
+
+    Args:
+        course: whose images are those of one stage.
+        seeds: of each row.
+        conditions: sentences for the page.
+        say: to people.
+
+    Raises:
+        CompareError: a run failed.
+    """
+    first = [Run(stage(STAGE_1, course, seed), seed) for seed in range(seeds)]
+    course.train(first, "hand", say)
+    for row in (HANDS, OBJECTS):
+        course.train([Run(stage(row, course, seed), seed) for seed in range(seeds)], TASK_OF[row], say)
+    rows = course.index.select(split="test")
+    counts = {}
+    for row in TASK_OF:
+        counts[row] = [_counts(course, Run(stage(row, course, seed), seed), row, rows) for seed in range(seeds)]
+        say(f"scored: {row}")
+    groups = course.index.column("group")[rows]
+    values = {row: estimates(_Hands(TASK_OF[row]), own, groups) for row, own in counts.items()}
+    ahead = {row: differences(_Hands("hand"), counts[row], counts[OBJECTS], groups) for row in (STAGE_1, HANDS)}
+    verdict = goals(ahead)
+    (course.out / "stages.md").write_text(report(values, ahead, verdict, conditions))
+    whole = {
+        "rows": {row: {name: one.to_json() for name, one in found.items()} for row, found in values.items()},
+        "differences": {
+            f"{OBJECTS} - {row}": {name: one.to_json() for name, one in found.items()} for row, found in ahead.items()
+        },
+        "goals": [asdict(goal) for goal in verdict],
+    }
+    (course.out / "stages.json").write_text(json.dumps(whole, indent=1) + "\n")
+    return verdict
+
+
+def stage(row: str, course: Course, seed: int) -> Recipe:
+    """The recipe of a row; stage 2 starts from stage 1 of the same seed."""
+    if row == STAGE_1:
+        return Recipe("hands-first", str(OURS), OUR_SHARES)
+    start = course.folder(Run(stage(STAGE_1, course, seed), seed))
+    return Recipe("hands" if row == HANDS else "objects", str(OURS), (*OUR_SHARES, "--init", str(start)))
+
+
+def goals(ahead: Mapping[str, Mapping[str, Estimate]]) -> list[Goal]:
+    """Hands must not fall below stage 1's, and not surely below those of a stage 2 that learnt nothing else."""
+    verdict = []
+    for measure in MEASURES:
+        for row, found in ahead.items():
+            one = found[measure]
+            met = one.value is not None and one.value >= 0
+            if row == HANDS and one.interval is not None:
+                met = met or one.interval[1] >= 0
+            needed = "not below 0" if row == STAGE_1 else "not surely below 0"
+            verdict.append(Goal(f"{measure}: {OBJECTS} - {row}", needed, shown(one), met))
+    return verdict
+
+
+def report(
+    values: Mapping[str, Mapping[str, Estimate]],
+    ahead: Mapping[str, Mapping[str, Estimate]],
+    verdict: Sequence[Goal],
+    conditions: Sequence[str],
+) -> str:
+    """The page."""
+    return (
+        "\n\n".join(
+            [
+                "# Hands, when objects are learnt",
+                " ".join(conditions),
+                "Per cent over all test pixels, each source at the extent that its masks decide, means over seeds; in "
+                "brackets 95 % intervals over recordings and seeds.",
+                table(
+                    ["goal", "needed", "measured", ""],
+                    [[g.what, g.needed, g.measured, "met" if g.met else "**missed**"] for g in verdict],
+                ),
+                table(
+                    ["", *MEASURES],
+                    [
+                        *([row, *(percent(found[m]) for m in MEASURES)] for row, found in values.items()),
+                        *([f"with objects - {row}", *(shown(d[m]) for m in MEASURES)] for row, d in ahead.items()),
+                    ],
+                ),
+            ]
+        )
+        + "\n"
+    )
+
+
+class _Hands:
+    """The figures of hands (`paired.Named`), of counts that tasks share: int64 [..., 3 figures, 3]."""
+
+    names = tuple(MEASURES)
+
+    def __init__(self, task: str) -> None:
+        figures = Figures(TASKS[task])
+        self.places = [figures.counted.index(name) for name in MEASURES.values()]
+
+    def values(self, counts: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:
+        """NaN where the truth has nothing of it."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(counts[..., 2] > 0, counts[..., 0] / counts[..., 1], np.nan)
+
+
+def _counts(course: Course, run: Run, row: str, rows: NDArray[np.int64]) -> Counts:
+    task = TASKS[TASK_OF[row]]
+    predictor = load_predictor(find(course.folder(run)), torch.device("cpu"))
+    answers = Answers(answer_rows(course.index, rows, predictor))
+    truth = StoredTruth(course.index)
+    details = evaluate(course.index, rows, task, answers, extent="wrist", truth=truth, details=True).details
+    assert details is not None and np.array_equal(details.rows, rows)
+    return details.values[:, _Hands(TASK_OF[row]).places]
