@@ -52,6 +52,12 @@ def test_draws_are_the_same_every_time_and_differ_by_stream() -> None:
     np.testing.assert_array_equal(one[:120], drawn_values(FIGURES, totals, "a", 120))
 
 
+def test_the_interval_leaves_out_a_fortieth_at_either_end() -> None:
+    drawn = np.random.default_rng(3).permutation(np.arange(4001.0))
+    assert interval(drawn) == pytest.approx((100, 3900))
+    assert interval(np.concatenate([drawn, np.full(9, np.nan)])) == pytest.approx((100, 3900))
+
+
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     """100 experiments of 40 groups whose frames share a value: an interval over frames would cover far less."""
     rng = np.random.default_rng(2)
