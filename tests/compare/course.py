@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from compare.rows import EPOCHS, RATES, Run, best_rate, epoch_images, fit_arguments, reference, tuned_runs
-from compare.runs import Job, train
+from compare.runs import CompareError, Job, train
+from hodata.shards.reader import ShardIndex
+from hodata.splits import SPLITS
 from hotrain.checkpoint import best_score
-
-if TYPE_CHECKING:
-    from hodata.shards.reader import ShardIndex
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,23 @@ class Course:
     images: int
     jobs: int
 
+    @classmethod
+    def open(cls, shards: str, out: Path, images: int, jobs: int) -> Course:
+        """Open shards, and refuse before any training those that cannot be trained, chosen and scored on.
+
+        Raises:
+            CompareError: one of the splits train, val and test is empty.
+            HodataError: there are no shards, or they are damaged.
+        """
+        index = ShardIndex.open(shards)
+        empty = [split for split in SPLITS if not len(index.select(split=split))]
+        if empty:
+            raise CompareError(
+                f"{shards}: nothing in split {', '.join(empty)}; a comparison trains on train, chooses on val and "
+                "scores on test: build the shards with another --split-policy"
+            )
+        return cls(index, shards, out, images, jobs)
+
     def folder(self, run: Run) -> Path:
         return self.out / "runs" / run.name
 
@@ -47,8 +62,9 @@ class Course:
         """
         self.train(first, task, say)
         tuning = {rate: jaccard(self.folder(Run(reference(rate), 0))) for rate in RATES}
-        say(f"the reference's best learning rate on validation is {best_rate(tuning)}")
-        self.train(tuned_runs(best_rate(tuning), seeds), task, say)
+        best = best_rate(tuning)
+        say(f"the reference's best learning rate on validation is {best}")
+        self.train(tuned_runs(best, seeds), task, say)
         return tuning
 
     def train(self, runs: Sequence[Run], task: str, say: Callable[[str], None]) -> None:

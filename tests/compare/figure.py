@@ -42,6 +42,7 @@ COLORS |= {OURS: (190, 40, 60)}
 INK, FAINT, PAPER = (30, 30, 30), (225, 225, 225), (255, 255, 255)
 PANEL_WIDTH, PANEL_HEIGHT, LINE, LEFT = 620, 190, 26, 150
 HEIGHT = 150  # of a picture in the sheet
+PICTURES = 8  # in a sheet
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,32 @@ def sheet(
     for row, line in enumerate(lines):
         for column, panel in enumerate(line):
             picture.paste(panel, (width * column, 24 + (HEIGHT + 6) * row))
+    return picture
+
+
+def silhouettes(answers: Mapping[str, Sequence[NDArray[np.uint8]]], values: Mapping[str, Sequence[float]]) -> Image:
+    """What the models answer without the pictures, which often may not be passed on: a line for each model.
+
+    Args:
+        answers: title -> class ids uint8 [H, W] of the same pictures.
+        values: title -> IoU of each.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    small, gap, height = ImageFont.load_default(12), 6, HEIGHT + 44
+    lines = [
+        [Image.fromarray(np.where(answer > 0, 235, 60).astype(np.uint8)).resize(_panel_size(answer)) for answer in own]
+        for own in answers.values()
+    ]
+    wide = max(panel.width for line in lines for panel in line)
+    picture = Image.new("RGB", (gap + (wide + gap) * len(lines[0]), height * len(lines)), PAPER)
+    draw = ImageDraw.Draw(picture)
+    for number, (title, line) in enumerate(zip(answers, lines, strict=True)):
+        draw.text((gap, height * number + 4), title, INK, small)
+        for place, (panel, value) in enumerate(zip(line, values[title], strict=True)):
+            x, y = gap + (wide + gap) * place, height * number + 22
+            picture.paste(panel, (x, y))
+            draw.text((x, y + HEIGHT + 2), f"IoU {100 * value:.0f}", INK, small)
     return picture
 
 

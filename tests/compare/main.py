@@ -37,20 +37,16 @@ from compare.rows import (
 )
 from compare.rows import PUBLISHED as PUBLISHED_RECIPE
 from compare.runs import CompareError
-from compare.score import TASK, answer_rows, read_images, read_scores, score_run
+from compare.score import TASK, answers_of_run, read_images, read_scores, score_run
 from compare.stages import compare_stages
 from compare.truth import FullTruth
 from hodata.errors import HodataError
 from hodata.shards.reader import ShardIndex
-from hotrain.checkpoint import find
 from hotrain.pictures import save_picture
-from hotrain.predict import load_predictor
 from hotrain.sheets import spread_rows
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-_PICTURES = 8
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -79,12 +75,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         options.out.mkdir(parents=True, exist_ok=True)
         if options.real is not None:
-            course = Course(ShardIndex.open(options.real), options.real, options.out, options.images, options.jobs)
-            verdict = compare_real(course, options.seeds, _conditions(options, "real pictures"), _say)
+            course = Course.open(options.real, options.out, options.images, options.jobs)
+            verdict = compare_real(course, options.seeds, _conditions(course, options.seeds, "real pictures"), _say)
         elif options.stages:
             _, shards = _miniatures(options)
-            course = Course(ShardIndex.open(shards), shards, options.out, options.images // 2, options.jobs)
-            verdict = compare_stages(course, options.seeds, _conditions(options, "miniatures"), _say)
+            course = Course.open(shards, options.out, options.images // 2, options.jobs)
+            verdict = compare_stages(course, options.seeds, _conditions(course, options.seeds, "miniatures"), _say)
         else:
             verdict = _of_miniatures(options)
     except (CompareError, HodataError) as error:
@@ -100,12 +96,12 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if all(goal.met for goal in verdict) else 1
 
 
-def _conditions(options: argparse.Namespace, pictures: str) -> list[str]:
+def _conditions(course: Course, seeds: int, pictures: str) -> list[str]:
     return [
-        f"{EPOCHS * epoch_images(options.images):,} images of {pictures} a run, DeepLabv3 MobileNet from random "
-        f"weights at {SIDE} pixels in {PRECISION}, batches of {BATCH}, paired seeds: {options.seeds}, the best of "
-        f"{EPOCHS} validations.",
-        f"{os.cpu_count()} processors, {options.jobs} runs at a time, torch {torch.__version__}.",
+        f"{EPOCHS * epoch_images(course.images):,} images of {pictures} a run, DeepLabv3 MobileNet from random weights "
+        f"at {SIDE} pixels in {PRECISION}, batches of {BATCH}, paired seeds: {seeds}, the best of {EPOCHS} "
+        "validations.",
+        f"{os.cpu_count()} processors, {course.jobs} runs at a time, torch {torch.__version__}.",
     ]
 
 
@@ -116,8 +112,8 @@ def _miniatures(options: argparse.Namespace) -> tuple[Path, str]:
 def _of_miniatures(options: argparse.Namespace) -> list[Goal]:
     out, seeds, jobs = options.out, options.seeds, options.jobs
     raw, shards = _miniatures(options)
-    index = ShardIndex.open(shards)
-    course = Course(index, shards, out, options.images, jobs)
+    course = Course.open(shards, out, options.images, jobs)
+    index = course.index
     tuning = course.train_tuned(first_runs(seeds), seeds, "hand-object", _say)
     best = best_rate(tuning)
 
@@ -129,7 +125,7 @@ def _of_miniatures(options: argparse.Namespace) -> list[Goal]:
     results = Results(index, index.select(split="test"), scores)
 
     verdict = goals(results)
-    (out / "report.md").write_text(report(results, verdict, tuning, best, _conditions(options, "miniatures")))
+    (out / "report.md").write_text(report(results, verdict, tuning, best, _conditions(course, seeds, "miniatures")))
     whole = {"images": EPOCHS * epoch_images(options.images), "seeds": seeds, "tuning": tuning, "best_rate": best}
     whole |= {"goals": [goal.to_json() for goal in verdict], **results.to_json()}
     (out / "results.json").write_text(json.dumps(whole, indent=1) + "\n")
@@ -146,11 +142,11 @@ def _score(folders: Sequence[Path], shards: str, raw: Path, jobs: int) -> None:
 
 
 def _sheet(index: ShardIndex, runs: Mapping[str, Path], raw: Path) -> Image:
-    rows = spread_rows(index, index.select(split="test"), _PICTURES)
-    truth, device = FullTruth(index, raw), torch.device("cpu")
+    rows = spread_rows(index, index.select(split="test"), figure.PICTURES)
+    truth = FullTruth(index, raw)
     answers = {}
     for title, run in runs.items():
-        maps = answer_rows(index, np.array(rows), load_predictor(find(run), device))
+        maps = answers_of_run(index, np.array(rows), run)
         answers[title] = [maps[row] for row in rows]
     return figure.sheet(read_images(index, rows), [truth.mask(row) for row in rows], answers, TASK)
 

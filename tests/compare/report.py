@@ -55,20 +55,14 @@ def report(
         "intervals over recordings and seeds. Hand and object IoU, boundary and fingertips are against the stored "
         "masks, each source at the extent that they decide; what names an extent is against the miniatures' full "
         "truth.",
-        f"## Goals: {'all met' if not missed else f'{missed} of {len(verdict)} missed'}\n\n"
-        + table(
-            ["goal", "needed", "measured", ""],
-            [[goal.what, goal.needed, goal.measured, "met" if goal.met else "**missed**"] for goal in verdict],
-        ),
+        f"## Goals: {'all met' if not missed else f'{missed} of {len(verdict)} missed'}\n\n{goal_table(verdict)}",
         "## Reference and ours\n\n" + _of_rows(results, titles, SCORES),
         "Ours - tuned reference, in points:\n\n"
         + table(
             ["", *(measure.title for measure in SCORES)],
             [["difference", *(shown(results.difference(TUNED, OURS, measure)) for measure in SCORES)]],
         ),
-        "The reference's learning rate, by the mean IoU of hand and object on validation, seed 0: "
-        + ", ".join(f"{rate}: {100 * value:.1f}" for rate, value in tuning.items())
-        + ".",
+        rate_words(tuning, "the mean IoU of hand and object"),
         "## Hand-only sources: what their background teaches\n\nOur recipe but for `--open-labels`.\n\n"
         + _of_rows(
             results,
@@ -115,6 +109,18 @@ def _of_rows(results: Results, titles: Mapping[str, str], measures: Sequence[Mea
 
 def _ahead(results: Results, row: str) -> str:
     return "" if row == OURS else shown(results.difference(row, OURS, OBJECT_TRUTH))
+
+
+def goal_table(verdict: Sequence[Goal]) -> str:
+    """Every goal with what was measured."""
+    lines = [[goal.what, goal.needed, goal.measured, "met" if goal.met else "**missed**"] for goal in verdict]
+    return table(["goal", "needed", "measured", ""], lines)
+
+
+def rate_words(tuning: Mapping[str, float], figure: str) -> str:
+    """What each learning rate of the reference scored on validation."""
+    scored = ", ".join(f"{rate}: {100 * value:.1f}" for rate, value in tuning.items())
+    return f"The reference's learning rate, by {figure} on validation, seed 0: {scored}."
 
 
 def percent(found: Estimate) -> str:

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compare.truth import FullTruth, kinds_seen
-from hodata.labels import TASKS
+from hodata.labels import TASKS, Task
 
 if TYPE_CHECKING:
     from hodata.shards.reader import ShardIndex
+    from hotrain.evaluate import Truth
     from hotrain.predict import Predictor
 
 TASK = TASKS["hand-object"]
@@ -82,19 +83,53 @@ def read_scores(run: Path) -> Scores:
 
 def score(index: ShardIndex, rows: NDArray[np.int64], predictor: Predictor, raw: Path) -> Scores:
     """Answer every row once, and count against the stored masks and against the full truth."""
-    from hotrain.evaluate import StoredTruth, evaluate
+    from hotrain.evaluate import StoredTruth
 
     maps = answer_rows(index, rows, predictor)
-    answers, full, stored = Answers(maps), FullTruth(index, raw), StoredTruth(index)
-    counts = {}
-    for name, extent, truth in (("stored", "wrist", None), ("wrist", "wrist", full), ("arm", "arm", full)):
-        details = evaluate(index, rows, TASK, answers, extent=extent, truth=truth, details=True).details
-        assert details is not None and np.array_equal(details.rows, rows)
-        counts[name] = details.values
+    full, stored = FullTruth(index, raw), StoredTruth(index)
+    counts = {
+        name: count(index, rows, TASK, maps, extent, truth)
+        for name, extent, truth in (("stored", "wrist", None), ("wrist", "wrist", full), ("arm", "arm", full))
+    }
     pixels = [
         kinds_seen(full.mask(row), stored.mask(row), stored.meaning(row), maps[row], TASK) for row in rows.tolist()
     ]
     return Scores(**counts, pixels=np.stack(pixels))
+
+
+def count(
+    index: ShardIndex,
+    rows: NDArray[np.int64],
+    task: Task,
+    maps: dict[int, NDArray[np.uint8]],
+    extent: str,
+    truth: Truth | None = None,
+) -> NDArray[np.int64]:
+    """int64 [N, F, 3] of `hotrain.scoring.figures.Figures`: answers against the stored masks, or another truth.
+
+    Args:
+        index: the shards.
+        rows: int64 [N].
+        task: whose classes the answers are.
+        maps: row -> class ids uint8 [H, W].
+        extent: wanted, as in `hotrain.evaluate`.
+        truth: None: the stored masks.
+    """
+    from hotrain.evaluate import evaluate
+
+    details = evaluate(index, rows, task, Answers(maps), extent=extent, truth=truth, details=True).details
+    assert details is not None and np.array_equal(details.rows, rows)
+    return details.values
+
+
+def answers_of_run(index: ShardIndex, rows: NDArray[np.int64], run: Path) -> dict[int, NDArray[np.uint8]]:
+    """`answer_rows` by a run's best checkpoint."""
+    import torch
+
+    from hotrain.checkpoint import find
+    from hotrain.predict import load_predictor
+
+    return answer_rows(index, rows, load_predictor(find(run), torch.device("cpu")))
 
 
 def answer_rows(index: ShardIndex, rows: NDArray[np.int64], predictor: Predictor) -> dict[int, NDArray[np.uint8]]:

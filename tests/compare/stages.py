@@ -7,27 +7,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from compare.course import Course
 from compare.goals import Goal, shown
 from compare.paired import Counts, Estimate, differences, estimates
-from compare.report import percent, table
+from compare.report import goal_table, percent, table
 from compare.rows import OUR_SHARES, OURS, Recipe, Run
-from compare.score import Answers, answer_rows
+from compare.score import answers_of_run, count
 from hodata.labels import TASKS
-from hotrain.checkpoint import find
-from hotrain.evaluate import StoredTruth, evaluate
-from hotrain.predict import load_predictor
 from hotrain.scoring.figures import FINGERTIPS, Figures
 
 STAGE_1, HANDS, OBJECTS = "stage 1: hands", "stage 2: hands alone", "stage 2: hands and objects"
 TASK_OF = {STAGE_1: "hand", HANDS: "hand", OBJECTS: "hand-object"}
 MEASURES = {"hand IoU": "kinds.hand", "hand boundary": "boundary_iou.hand", "fingertip recall": FINGERTIPS}
+_FIGURES = Figures(TASKS["hand"])
 
 
 def compare_stages(course: Course, seeds: int, conditions: Sequence[str], say: Callable[[str], None]) -> list[Goal]:
@@ -52,8 +48,8 @@ def compare_stages(course: Course, seeds: int, conditions: Sequence[str], say: C
         counts[row] = [_counts(course, Run(stage(row, course, seed), seed), row, rows) for seed in range(seeds)]
         say(f"scored: {row}")
     groups = course.index.column("group")[rows]
-    values = {row: estimates(_Hands(TASK_OF[row]), own, groups) for row, own in counts.items()}
-    ahead = {row: differences(_Hands("hand"), counts[row], counts[OBJECTS], groups) for row in (STAGE_1, HANDS)}
+    values = {row: _of_hands(estimates(_FIGURES, own, groups)) for row, own in counts.items()}
+    ahead = {row: _of_hands(differences(_FIGURES, counts[row], counts[OBJECTS], groups)) for row in (STAGE_1, HANDS)}
     verdict = goals(ahead)
     (course.out / "stages.md").write_text(report(values, ahead, verdict, conditions))
     whole = {
@@ -61,7 +57,7 @@ def compare_stages(course: Course, seeds: int, conditions: Sequence[str], say: C
         "differences": {
             f"{OBJECTS} - {row}": {name: one.to_json() for name, one in found.items()} for row, found in ahead.items()
         },
-        "goals": [asdict(goal) for goal in verdict],
+        "goals": [goal.to_json() for goal in verdict],
     }
     (course.out / "stages.json").write_text(json.dumps(whole, indent=1) + "\n")
     return verdict
@@ -103,10 +99,7 @@ def report(
                 " ".join(conditions),
                 "Per cent over all test pixels, each source at the extent that its masks decide, means over seeds; in "
                 "brackets 95 % intervals over recordings and seeds.",
-                table(
-                    ["goal", "needed", "measured", ""],
-                    [[g.what, g.needed, g.measured, "met" if g.met else "**missed**"] for g in verdict],
-                ),
+                goal_table(verdict),
                 table(
                     ["", *MEASURES],
                     [
@@ -120,26 +113,14 @@ def report(
     )
 
 
-class _Hands:
-    """The figures of hands (`paired.Named`), of counts that tasks share: int64 [..., 3 figures, 3]."""
-
-    names = tuple(MEASURES)
-
-    def __init__(self, task: str) -> None:
-        figures = Figures(TASKS[task])
-        self.places = [figures.counted.index(name) for name in MEASURES.values()]
-
-    def values(self, counts: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:
-        """NaN where the truth has nothing of it."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(counts[..., 2] > 0, counts[..., 0] / counts[..., 1], np.nan)
-
-
 def _counts(course: Course, run: Run, row: str, rows: NDArray[np.int64]) -> Counts:
+    """int64 [N, F, 3] of the figures of task `hand`, which every task has."""
     task = TASKS[TASK_OF[row]]
-    predictor = load_predictor(find(course.folder(run)), torch.device("cpu"))
-    answers = Answers(answer_rows(course.index, rows, predictor))
-    truth = StoredTruth(course.index)
-    details = evaluate(course.index, rows, task, answers, extent="wrist", truth=truth, details=True).details
-    assert details is not None and np.array_equal(details.rows, rows)
-    return details.values[:, _Hands(TASK_OF[row]).places]
+    counts = count(course.index, rows, task, answers_of_run(course.index, rows, course.folder(run)), "wrist")
+    counted = Figures(task).counted
+    return counts[:, [counted.index(name) for name in _FIGURES.counted]]
+
+
+def _of_hands(found: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """Those of `MEASURES`, by title: what `_FIGURES` has besides is not the same in every task."""
+    return {title: found[name] for title, name in MEASURES.items()}

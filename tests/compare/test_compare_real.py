@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +11,11 @@ from drawn_shards import Spec, write
 
 from compare import real
 from compare.course import Course
-from compare.main import main
-from compare.real import MEASURES, TASK, compare_real, count, goals, silhouettes
+from compare.figure import silhouettes
+from compare.main import _conditions, main
+from compare.real import MEASURES, TASK, compare_real, goals
 from compare.rows import OURS_ANYWHERE, RATES, Run, fit_arguments
+from compare.score import count
 from hodata.labels import Label
 from hodata.shards.reader import ShardIndex
 
@@ -31,7 +32,7 @@ def test_arms_count_as_hands(index: ShardIndex) -> None:
     rows, rng = index.select(split="test"), np.random.default_rng(1)
     reader = index.reader()
     maps = {row: rng.integers(0, len(TASK.classes), reader.mask(row).shape).astype(np.uint8) for row in rows.tolist()}
-    counts = count(index, rows, maps)
+    counts = count(index, rows, TASK, maps, "arm")
     place = real.Figures(TASK).counted.index(MEASURES["hand IoU"])
     for number, row in enumerate(rows.tolist()):
         truth, answer = reader.mask(row) > 0, maps[row] > 0
@@ -62,14 +63,15 @@ def test_rows_learn_hands_alone_and_weigh_no_source(tmp_path: Path) -> None:
 def test_the_page_and_its_pictures(index: ShardIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = index.reader()
 
-    def answers(course: Any, recipe: Any, seed: int, rows: np.ndarray) -> dict[int, np.ndarray]:
+    def answers(index: ShardIndex, rows: np.ndarray, folder: Path) -> dict[int, np.ndarray]:
         """Ours knows all but a column for each seed, the reference nothing."""
         truth = {row: (reader.mask(row) > 0).astype(np.uint8) for row in rows.tolist()}
         for mask in truth.values():
-            mask[:, : seed + 1 if recipe == OURS_ANYWHERE else None] = 0
+            seed = int(folder.name[-1])
+            mask[:, : seed + 1 if folder.name.startswith(OURS_ANYWHERE.name) else None] = 0
         return truth
 
-    monkeypatch.setattr(real, "_answers", answers)
+    monkeypatch.setattr(real, "answers_of_run", answers)
     monkeypatch.setattr(Course, "train_tuned", lambda course, first, seeds, task, say: dict.fromkeys(RATES, 0.5))
     verdict = compare_real(Course(index, "", tmp_path, 8, 1), 2, ["Tiny."], lambda text: None)
     assert [goal.met for goal in verdict] == [True, True]
@@ -89,6 +91,20 @@ def test_silhouettes_show_answers_side_by_side() -> None:
         [picture[22 + half * y : 172 + half * y, 10 + wide * x : 100 + wide * x].mean() for x in (0, 1)] for y in (0, 1)
     ]
     assert light[0][0] > 200 > 70 > light[0][1] and light[1][1] > 200 > 70 > light[1][0]
+
+
+def test_shards_without_a_split_are_refused_before_any_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "shards", SPECS[:1])
+    assert main(["--real", f"{tmp_path}/shards/*.tar", "--out", str(tmp_path / "out")]) == 1
+    assert "nothing in split val, test" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_the_page_of_two_stages_says_what_one_saw() -> None:
+    course = Course(None, "", Path(), 4_000, 2)  # type: ignore[arg-type]
+    assert _conditions(course, 3, "miniatures")[0].startswith("4,000 images of miniatures a run")
 
 
 def test_real_and_miniatures_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:

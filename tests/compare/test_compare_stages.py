@@ -16,7 +16,6 @@ from compare.paired import Estimate
 from compare.rows import Run
 from compare.stages import HANDS, MEASURES, OBJECTS, STAGE_1, compare_stages, goals, stage
 from hodata.labels import HANDS as HAND_LABELS
-from hodata.labels import TASKS
 from hodata.shards.reader import ShardIndex
 
 
@@ -57,12 +56,12 @@ def test_hands_are_counted_alike_whatever_else_was_learnt(
     rng = np.random.default_rng(4)
     wrong = {row: rng.random(reader.mask(row).shape) < 0.1 for row in index.select(split="test").tolist()}
 
-    def answer_rows(index: ShardIndex, rows: np.ndarray, task: str) -> dict[int, np.ndarray]:
+    def answers_of_run(index: ShardIndex, rows: np.ndarray, folder: Path) -> dict[int, np.ndarray]:
         """The truth but for flipped pixels; who knows objects flips none, and sees one wherever there is no hand."""
         answers = {}
         for row in rows.tolist():
             hand = np.isin(reader.mask(row), list(HAND_LABELS))
-            if task == "hand":
+            if not folder.name.startswith("objects"):
                 answers[row] = (hand ^ wrong[row]).astype(np.uint8)
             else:
                 answers[row] = np.where(hand, 1, 2).astype(np.uint8)
@@ -72,9 +71,7 @@ def test_hands_are_counted_alike_whatever_else_was_learnt(
         trained.append((task, len(runs)))
 
     monkeypatch.setattr(Course, "train", train)
-    monkeypatch.setattr(stages, "find", lambda folder: folder)
-    monkeypatch.setattr(stages, "load_predictor", lambda folder, device: _task_of(folder))
-    monkeypatch.setattr(stages, "answer_rows", answer_rows)
+    monkeypatch.setattr(stages, "answers_of_run", answers_of_run)
     verdict = compare_stages(Course(index, "", tmp_path, 8, 1), 2, ["Tiny."], lambda text: None)
     assert trained == [("hand", 2), ("hand", 2), ("hand-object", 2)]
     hands = {row: np.isin(reader.mask(row), list(HAND_LABELS)) for row in wrong}
@@ -87,9 +84,3 @@ def test_hands_are_counted_alike_whatever_else_was_learnt(
     assert ahead["value"] == pytest.approx(1 - both / either) and ahead["interval"][0] > 0
     assert "fingertip recall" in (tmp_path / "stages.md").read_text()
     assert all(goal.met for goal in verdict if "fingertip" not in goal.what)
-
-
-def _task_of(folder: Path) -> str:
-    task = "hand-object" if folder.name.startswith("objects") else "hand"
-    assert task in TASKS
-    return task
