@@ -160,7 +160,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
             parts = [next(batches) for _ in range(config.accumulation)]
             damaged = batches.take_damaged()
             due = is_main() and time.monotonic() - saved_at >= 60 * config.checkpoint_every
-            loss, agreed = step.take(parts, position, Flags(stop.asked, due, bool(damaged)))
+            told, agreed = step.take(parts, position, Flags(stop.asked, due, bool(damaged)))
             if average:
                 average.update_parameters(model)
             if agreed.damaged:
@@ -168,16 +168,20 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
                     bar.say(f"left out: {item.what}")
             number += 1
             position += config.batch_size
-            losses.append(loss)
-            bar.advance(config.batch_size, loss=loss)
-            if number % _LOG_STEPS == 0 or number == steps:
+            # Before validation, which may take longer than whoever stops us is willing to wait.
+            saves = agreed.stop or agreed.save or number % steps_per_epoch == 0 or number == steps
+            logs = number % _LOG_STEPS == 0 or number == steps
+            if saves or logs:
+                told += step.settle()
+            losses += told
+            bar.advance(config.batch_size, **({"loss": told[-1]} if told else {}))
+            if logs:
                 glimpse = step.training_scores(parts[-1])
                 bar.advance(0, **glimpse)
                 log.scalars(position, "train", {"loss": float(np.mean(losses)), **glimpse, "lr": start.lr * factor})
                 losses.clear()
 
-            # Before validation, which may take longer than whoever stops us is willing to wait.
-            if agreed.stop or agreed.save or number % steps_per_epoch == 0 or number == steps:
+            if saves:
                 save(position)
                 saved_at = time.monotonic()
             if agreed.stop:

@@ -66,6 +66,19 @@ class Trained:
         return quiet
 
     @contextmanager
+    def searching(self) -> Iterator[None]:
+        """For the passes of a step: cuDNN tries its algorithms for each convolution once and keeps the fastest.
+
+        Not for validation, whose images come in many sizes: each would be searched for anew.
+        """
+        before = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = True
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = before
+
+    @contextmanager
     def explained(self) -> Iterator[None]:
         """Raise TrainingError where the compiler fails, in the forward or in the backward pass."""
         if not self.compiled:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from hotrain.config import FitConfig
-from hotrain.learning.dice import decided_images, dice_loss
-from hotrain.learning.loss import set_counts, set_loss
+from hotrain.learning.dice import dice_loss
+from hotrain.learning.loss import set_loss
 from hotrain.model import AUX_WEIGHT
 
 
@@ -37,28 +37,36 @@ class Criterion:
     """The loss of a run.
 
     Args:
-        tables: uint8 [M, 256], which sets occur (`open_labels.training_tables`).
+        tables: uint8 [M, 256], on the CPU, which sets occur (`open_labels.training_tables`).
         weights: float32 [2**K], of each set (`loss.set_weights`), on the CPU.
         config: `prior`, `hard_pixels` and `dice`.
         device: where the logits are.
     """
 
     def __init__(self, tables: Tensor, weights: Tensor, config: FitConfig, device: torch.device) -> None:
-        self._weights, self._there = weights, weights.to(device)
+        self._tables, self._weights, self._there = tables, weights, weights.to(device)
         self._classes = len(weights).bit_length() - 1
         self._prior, self._share, self._dice = config.prior, config.hard_pixels, config.dice
         # From the tables, not from counts of the training masks: mirrored images hold sets that no mask does.
         kinds = tables.unique()
         self._kinds = kinds[(kinds != 0) & (kinds != len(weights) - 1)].to(device)
 
-    def amounts(self, sets: Tensor) -> Tensor:
-        """int64 [2**K + 1], on the CPU: pixels of each set [B, H, W], and images that decide any.
+    def amounts(self, label: Tensor, meaning: Tensor) -> Tensor:
+        """int64 [2**K + 1]: pixels of each set, and images that decide any.
 
-        Whole numbers, so that their sum over ranks and passes is exact.
+        Whole numbers, so that their sum over ranks and passes is exact. Counted on the CPU, where the loader has left
+        the label maps: whoever asks a GPU for a number waits for all that it still has to do.
+
+        Args:
+            label: uint8 [B, H, W] of stored ids, on the CPU.
+            meaning: int16 [B], row of the tables.
         """
-        counts = set_counts(sets, self._classes)
-        images = decided_images(sets, self._classes).cpu() if self._dice else torch.zeros((), dtype=torch.int64)
-        return torch.cat([counts, images[None]])
+        pixels = torch.stack([each.reshape(-1).bincount(minlength=256) for each in label])
+        sets = self._tables[meaning.long()]
+        counts = torch.zeros(len(self._weights), dtype=torch.int64)
+        counts.index_add_(0, sets.reshape(-1).int(), pixels.reshape(-1))
+        decided = (pixels > 0) & (sets != len(self._weights) - 1)
+        return torch.cat([counts, decided.any(1).sum()[None]])
 
     def divisors(self, amounts: Tensor) -> Divisors:
         """From the `amounts` of all ranks and passes."""

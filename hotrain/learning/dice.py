@@ -37,8 +37,8 @@ def dice_loss(logits: Tensor, sets: Tensor, kinds: Tensor) -> Tensor:
         kinds: uint8 [T], all different: the sets that may occur, without the set of all classes.
 
     Returns:
-        float32 []: in [0, B]. Divide it by the number of images with a decided pixel, known before backward:
-        `decided_images`, over all ranks.
+        float32 []: in [0, B]. Divide it by the number of images with a decided pixel, over all ranks, which is known
+        before backward.
     """
     p = logits.float().softmax(1).flatten(2)
     of_kind = sets.flatten(1)[:, None] == kinds[:, None]  # [B, T, HW]
@@ -56,8 +56,3 @@ def dice_loss(logits: Tensor, sets: Tensor, kinds: Tensor) -> Tensor:
     dice = 2 * hit / (hit + pixels + false).clamp(min=1)
     loss: Tensor = ((1 - dice) * present).sum(1) / present.sum(1).clamp(min=1)
     return loss.sum()
-
-
-def decided_images(sets: Tensor, classes: int) -> Tensor:
-    """int64 []: images [B, H, W] with a pixel whose set is not that of all classes."""
-    return (sets != (1 << classes) - 1).flatten(1).any(1).sum()

@@ -32,11 +32,6 @@ def class_sets(label: Tensor, meaning: Tensor, tables: Tensor) -> Tensor:
     return tables.reshape(-1).index_select(0, index.reshape(-1)).reshape(label.shape)
 
 
-def set_counts(sets: Tensor, classes: int) -> Tensor:
-    """int64 [2**K], on the CPU: pixels of each set. Whole numbers, so that their sum over ranks is exact."""
-    return torch.bincount(sets.reshape(-1), minlength=1 << classes).cpu()
-
-
 def set_weights(pixels: NDArray[np.int64], balance: float) -> Tensor:
     """How much a pixel of each set weighs in the loss.
 
@@ -82,8 +77,8 @@ def set_loss(logits: Tensor, sets: Tensor, weights: Tensor, prior: float = 0.0, 
             included, so the sum is the greatest that so many pixels can give (`hard_pixels.hardest`).
 
     Returns:
-        float32 []: the sum. Divide it by share x the decided pixels' summed weight, known before backward: `set_counts`
-        over all ranks, times `weights`.
+        float32 []: the sum. Divide it by share x the decided pixels' summed weight, known before backward: pixels of
+        each set over all ranks, times `weights`.
     """
     weight = weights.index_select(0, sets.reshape(-1).int()).reshape(sets.shape)
     loss: Tensor = _SetLoss.apply(logits.float().contiguous(), sets, weight, prior, share)
@@ -105,7 +100,11 @@ class _SetLoss(torch.autograd.Function):
         log_q = torch.where(outside, -torch.inf, logits).log_softmax(1)
         # log p - log q is log of the set's probability for every class of the set: its first one serves.
         first = torch.tensor([0, *((n & -n).bit_length() - 1 for n in range(1, 1 << logits.shape[1]))])
-        member = first.to(sets.device).index_select(0, sets.reshape(-1).int()).reshape(sets.shape)[:, None]
+        member = (
+            first.to(sets.device, non_blocking=True)
+            .index_select(0, sets.reshape(-1).int())
+            .reshape(sets.shape)[:, None]
+        )
         loss = (log_q.gather(1, member) - log_p.gather(1, member))[:, 0]
         # The set of all classes costs exactly 0: both are the same numbers then.
         if prior:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from math import prod
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from hotrain.learning.start import Start
 from hotrain.loading.data import Batch
 from hotrain.model import logits_of
 from hotrain.order import uniforms
-from hotrain.scoring.metrics import confusion, report, source_extent
+from hotrain.scoring.metrics import report, source_extent
 
 DROPOUT = 2  # purpose of the random numbers drawn here, see `order.uniforms`
 
@@ -37,8 +38,27 @@ class Flags(NamedTuple):
     damaged: bool = False  # a sample of this step could not be read
 
 
+class _Pending(NamedTuple):
+    """A step whose loss is not known yet: the device may still be computing it.
+
+    Args:
+        position: of its batch.
+        loss: float32 [], what this rank adds to it.
+        norm: float32 [], of the whole batch's gradient, where gradients are clipped.
+        rows: of this rank's samples.
+    """
+
+    position: int
+    loss: Tensor
+    norm: Tensor | None
+    rows: list[Tensor]
+
+
 class Step:
     """Forward, backward, update.
+
+    A loss is asked for when the next step is on its way to the device, which so never waits for the CPU to prepare a
+    batch. One that is not finite therefore ends the run a step late; `settle` before anything is saved.
 
     Args:
         start: the model, on `device`, and its normalisation.
@@ -64,15 +84,17 @@ class Step:
         index = selection.index
         self._keys = index.table.column("key")
         self._sources, self._source = coded(index, "source")
-        self._tables = torch.from_numpy(selection.tables).to(device)
+        tables = torch.from_numpy(selection.tables)
+        self._tables = tables.to(device)
         pixels = set_pixels(index, selection.train_rows, task, selection.tables)
-        self._criterion = Criterion(self._tables, set_weights(pixels, config.balance), config, device)
+        self._criterion = Criterion(tables, set_weights(pixels, config.balance), config, device)
         self._extents = {
             name: source_extent(meanings_of(index, rows), task, config.extent) for name, rows in selection.rows.items()
         }
-        self._logits: Tensor | None = None
+        self._pending: _Pending | None = None
+        self._seen: tuple[Tensor, Tensor] | None = None  # logits and sets of the last forward pass
 
-    def take(self, parts: Sequence[Batch], position: int, flags: Flags) -> tuple[float, Flags]:
+    def take(self, parts: Sequence[Batch], position: int, flags: Flags) -> tuple[list[float], Flags]:
         """Learn from one batch.
 
         Args:
@@ -81,16 +103,16 @@ class Step:
             flags: of this rank.
 
         Returns:
-            the loss of the whole batch, as `criterion` defines it; the flags that any rank has set.
+            the loss of the step before, as `settle` gives it; the flags that any rank has set.
 
         Raises:
-            TrainingError: the loss, or with clipping the norm of its gradient, is not finite; on every rank.
+            TrainingError: as `settle`, of the step before.
         """
         torch.manual_seed(int(uniforms(self._seed, position, DROPOUT, rank() + 1)[-1] * 2**53))
         self._trained.parallel.train()
         moved = [{name: value.to(self._device, non_blocking=True) for name, value in part.items()} for part in parts]
         sets = [class_sets(part["label"], part["meaning"], self._tables) for part in moved]
-        amounts = torch.stack([self._criterion.amounts(each) for each in sets]).sum(0)
+        amounts = torch.stack([self._criterion.amounts(part["label"], part["meaning"]) for part in parts]).sum(0)
         total = all_reduce_sum(torch.cat([amounts, torch.tensor(flags, dtype=torch.int64)]))
         agreed = Flags(*(total[-len(flags) :] > 0).tolist())
         divisors = self._criterion.divisors(total[: -len(flags)])
@@ -98,40 +120,64 @@ class Step:
         self._optimizer.zero_grad(set_to_none=True)
         summed = torch.zeros((), device=self._device)
         for number, (part, of_part, each) in enumerate(zip(moved, parts, sets, strict=True)):
-            with self._trained.explained(), self._trained.without_sync(last=number == len(parts) - 1):
+            last = number == len(parts) - 1
+            with self._trained.explained(), self._trained.searching(), self._trained.without_sync(last):
                 loss = self._loss(part["image"], of_part["position"], each, divisors)
                 # DistributedDataParallel divides gradients by the number of ranks; the divisors are those of all.
                 (loss * world_size()).backward()
             summed += loss.detach()
-        value = float(all_reduce_sum(torch.tensor([float(summed)], dtype=torch.float64))[0])
-        self._refuse_infinite("loss", value, position, parts)
+        norm = None
         if self._clip:
             # After the last pass every rank holds the gradient of the whole batch, so the norm is one number too.
             norm = torch.nn.utils.clip_grad_norm_(self._trained.parallel.parameters(), self._clip)
-            self._refuse_infinite("norm of the gradient", float(norm), position, parts)
         self._optimizer.step()
-        return value, agreed
+        before = self.settle()
+        self._pending = _Pending(position, summed, norm, [part["row"] for part in parts])
+        return before, agreed
+
+    def settle(self) -> list[float]:
+        """Wait for the last step; every rank must call it.
+
+        Returns:
+            the loss of its whole batch, as `criterion` defines it; empty if it was given out before.
+
+        Raises:
+            TrainingError: that, or with clipping the norm of its gradient, is not finite; on every rank.
+        """
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return []
+        value = float(all_reduce_sum(torch.tensor([float(pending.loss)], dtype=torch.float64))[0])
+        self._refuse_infinite("loss", value, pending)
+        if pending.norm is not None:
+            self._refuse_infinite("norm of the gradient", float(pending.norm), pending)
+        return [value]
 
     def training_scores(self, part: Batch) -> dict[str, float | None]:
-        """IoU of hand and object on the crops of the last forward pass: a glimpse, not a score."""
-        assert self._logits is not None
-        answers = self._logits.argmax(1).byte().cpu().numpy()
-        sets = class_sets(part["label"], part["meaning"], self._tables.cpu()).numpy()
-        matrices: dict[str, Any] = {}
-        for row, of_row, answer in zip(part["row"].tolist(), sets, answers, strict=True):
-            name = self._sources[self._source[row]]
-            matrices[name] = matrices.get(name, 0) + confusion(of_row, answer, len(self._task.classes))
+        """IoU of hand and object on the crops of the last forward pass: a glimpse, not a score.
+
+        Counted on the device, which would have nothing to do while the CPU counts the pixels of a large batch.
+        """
+        assert self._seen is not None
+        logits, sets = self._seen
+        classes = len(self._task.classes)
+        source = torch.from_numpy(self._source[part["row"].numpy()].astype(np.int64)).to(self._device)
+        cells = ((source[:, None, None] << classes) + sets) * classes + logits.argmax(1)
+        shape = (len(self._sources), 1 << classes, classes)
+        counts = torch.bincount(cells.reshape(-1), minlength=prod(shape)).cpu().numpy().reshape(shape)
+        matrices = {name: of_source for name, of_source in zip(self._sources, counts, strict=True) if of_source.any()}
         kinds = report(matrices, dict.fromkeys(matrices, 0), self._task, self._extents).pooled.kinds
         return {f"iou {name}": value for name, value in kinds.items()}
 
-    def _refuse_infinite(self, what: str, value: float, position: int, parts: Sequence[Batch]) -> None:
+    def _refuse_infinite(self, what: str, value: float, step: _Pending) -> None:
         """Raise TrainingError with the keys of the whole batch; `value` is the same on every rank, so all raise."""
         if np.isfinite(value):
             return
-        own = [self._keys[row].as_py() for part in parts for row in part["row"].tolist()]
+        own = [self._keys[row].as_py() for rows in step.rows for row in rows.tolist()]
         keys = [key for of_rank in all_gather(own) for key in of_rank]
         raise TrainingError(
-            f"the {what} is {value} at position {position}; lower --lr. The samples of this step: {', '.join(keys)}"
+            f"the {what} is {value} at position {step.position}; lower --lr. The samples of this step: "
+            + ", ".join(keys)
         )
 
     def _loss(self, image: Tensor, position: Tensor, sets: Tensor, divisors: Divisors) -> Tensor:
@@ -139,5 +185,5 @@ class Step:
         pixels = normalize(jitter_colors(image, self._seed, position, self._colors), self._start.mean, self._start.std)
         with self._trained.autocast():
             outputs = logits_of(self._trained.forward, pixels)
-        self._logits = outputs["out"].detach()
+        self._seen = outputs["out"].detach(), sets
         return self._criterion(outputs, sets, divisors)

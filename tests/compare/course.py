@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compare.rows import EPOCHS, RATES, Run, best_rate, epoch_images, fit_arguments, reference, tuned_runs
+from compare.rows import CPU, EPOCHS, RATES, Run, Setting, best_rate, epoch_images, fit_arguments, reference, tuned_runs
 from compare.runs import CompareError, Job, train
 from hodata.shards.reader import ShardIndex
 from hodata.splits import SPLITS
@@ -23,6 +23,7 @@ class Course:
         out: the runs are in `<out>/runs`.
         images: that each run sees.
         jobs: runs at a time.
+        setting: what they train, and on what.
     """
 
     index: ShardIndex
@@ -30,9 +31,10 @@ class Course:
     out: Path
     images: int
     jobs: int
+    setting: Setting = CPU
 
     @classmethod
-    def open(cls, shards: str, out: Path, images: int, jobs: int) -> Course:
+    def open(cls, shards: str, out: Path, images: int, jobs: int, setting: Setting = CPU) -> Course:
         """Open shards, and refuse before any training those that cannot be trained, chosen and scored on.
 
         Raises:
@@ -46,7 +48,7 @@ class Course:
                 f"{shards}: nothing in split {', '.join(empty)}; a comparison trains on train, chooses on val and "
                 "scores on test: build the shards with another --split-policy"
             )
-        return cls(index, shards, out, images, jobs)
+        return cls(index, shards, out, images, jobs, setting)
 
     def folder(self, run: Run) -> Path:
         return self.out / "runs" / run.name
@@ -76,8 +78,9 @@ class Course:
         sizes = self._sizes()
         jobs = []
         for run in runs:
-            arguments = fit_arguments(run, self.shards, self.folder(run), self.images, sizes, task)
-            jobs.append(Job(run.name, self.folder(run), arguments, EPOCHS * epoch_images(self.images)))
+            folder = self.folder(run)
+            arguments = fit_arguments(run, self.shards, folder, self.images, sizes, task, self.setting)
+            jobs.append(Job(run.name, folder, arguments, EPOCHS * epoch_images(self.images)))
         train(jobs, self.jobs, say)
 
     def _sizes(self) -> Mapping[str, int]:

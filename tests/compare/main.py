@@ -25,11 +25,11 @@ from compare.report import report
 from compare.results import AS_DRAWN, IGNORE, OURS, PUBLISHED, TUNED, Results
 from compare.rows import (
     BATCH,
+    CPU,
     EPOCHS,
     OUR_RECIPES,
-    PRECISION,
-    SIDE,
     Run,
+    Setting,
     best_rate,
     epoch_images,
     first_runs,
@@ -42,6 +42,7 @@ from compare.stages import compare_stages
 from compare.truth import FullTruth
 from hodata.errors import HodataError
 from hodata.shards.reader import ShardIndex
+from hotrain.model import MODELS
 from hotrain.pictures import save_picture
 from hotrain.sheets import spread_rows
 
@@ -64,7 +65,14 @@ def main(arguments: Sequence[str]) -> int:
         action="store_true",
         help="whether hands fall when objects are learnt, in two stages",
     )
+    parser.add_argument("--model", choices=MODELS, default=CPU.model, help="of --real (MobileNet)")
+    parser.add_argument("--side", type=int, default=CPU.side, help="of --real: of images as it sees them (160)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=CPU.device, help="of --real (cpu)")
+    parser.add_argument("--workers", type=int, default=CPU.workers, help="of --real: loading processes of a run (0)")
     options = parser.parse_args(arguments)
+    setting = Setting(options.model, options.side, options.device, options.workers)
+    if options.real is None and setting != CPU:
+        parser.error("--model, --side, --device and --workers belong to --real")
     if (options.raw is None) != (options.shards is None):
         parser.error("--raw and --shards belong together")
     if options.real is not None and (options.raw is not None or options.stages):
@@ -75,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         options.out.mkdir(parents=True, exist_ok=True)
         if options.real is not None:
-            course = Course.open(options.real, options.out, options.images, options.jobs)
+            course = Course.open(options.real, options.out, options.images, options.jobs, setting)
             verdict = compare_real(course, options.seeds, _conditions(course, options.seeds, "real pictures"), _say)
         elif options.stages:
             _, shards = _miniatures(options)
@@ -97,10 +105,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _conditions(course: Course, seeds: int, pictures: str) -> list[str]:
+    setting = course.setting
+    where = torch.cuda.get_device_name() if setting.device == "cuda" else "CPU"
     return [
-        f"{EPOCHS * epoch_images(course.images):,} images of {pictures} a run, DeepLabv3 MobileNet from random weights "
-        f"at {SIDE} pixels in {PRECISION}, batches of {BATCH}, paired seeds: {seeds}, the best of {EPOCHS} "
-        "validations.",
+        f"{EPOCHS * epoch_images(course.images):,} images of {pictures} a run, {setting.model} from random weights "
+        f"at {setting.side} pixels in {setting.precision} on {where}, batches of {BATCH}, paired seeds: {seeds}, the "
+        f"best of {EPOCHS} validations.",
         f"{os.cpu_count()} processors, {course.jobs} runs at a time, torch {torch.__version__}.",
     ]
 

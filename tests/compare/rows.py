@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SIDE = 160
 BATCH = 8
 EPOCHS = 4  # validations; the best of them is scored, in every row
 RATES = ("1e-4", "3e-4", "1e-3", "3e-3")  # the first one is the published one
@@ -26,11 +25,37 @@ def precision(cpu: str) -> str:
 _CPU = Path("/proc/cpuinfo")
 PRECISION = precision(_CPU.read_text() if _CPU.exists() else "")
 
-# The same in every row: the model, its start, and how many images it sees.
-COMMON = (
-    *("--model", "deeplabv3_mobilenet_v3_large", "--weights", "none"),
-    *("--batch-size", str(BATCH), "--workers", "0", "--device", "cpu", "--precision", PRECISION),
-)
+
+@dataclass(frozen=True)
+class Setting:
+    """What is the same in every row: the model, from random weights, and what it computes on.
+
+    Args:
+        model: of `hotrain.model.MODELS`.
+        side: of the images as the network sees them, pixels.
+        device: `cpu` or `cuda`.
+        workers: loading processes of a run.
+    """
+
+    model: str = "deeplabv3_mobilenet_v3_large"
+    side: int = 160
+    device: str = "cpu"
+    workers: int = 0
+
+    @property
+    def precision(self) -> str:
+        """bf16 wherever there are instructions for it."""
+        return "bf16" if self.device == "cuda" else PRECISION
+
+    def options(self) -> tuple[str, ...]:
+        """Of `hotrain fit`."""
+        return (
+            *("--model", self.model, "--weights", "none", "--batch-size", str(BATCH), "--workers", str(self.workers)),
+            *("--device", self.device, "--precision", self.precision, "--crop", str(self.side)),
+        )
+
+
+CPU = Setting()
 
 
 @dataclass(frozen=True)
@@ -64,7 +89,7 @@ class Run:
 
 def reference(rate: str) -> Recipe:
     """The reference project's recipe at some learning rate."""
-    return Recipe(f"reference-{rate}", "reference", ("--crop", str(SIDE), "--lr", rate), by_size=True)
+    return Recipe(f"reference-{rate}", "reference", ("--lr", rate), by_size=True)
 
 
 def weights(shares: Mapping[str, int]) -> tuple[str, ...]:
@@ -105,7 +130,13 @@ def best_rate(jaccard: Mapping[str, float]) -> str:
 
 
 def fit_arguments(
-    run: Run, shards: str, folder: Path, images: int, sizes: Mapping[str, int], task: str = "hand-object"
+    run: Run,
+    shards: str,
+    folder: Path,
+    images: int,
+    sizes: Mapping[str, int],
+    task: str = "hand-object",
+    setting: Setting = CPU,
 ) -> list[str]:
     """The arguments of `hotrain` for one run.
 
@@ -116,10 +147,20 @@ def fit_arguments(
         images: that it sees, rounded down to whole batches of each epoch.
         sizes: source -> training samples.
         task: what to learn.
+        setting: what all rows share.
     """
     shares = weights(sizes) if run.recipe.by_size else ()
     course = ["--epochs", str(EPOCHS), "--samples-per-epoch", str(epoch_images(images))]
-    given: Sequence[str] = ("--task", task, *COMMON, *course, *run.recipe.options, *shares, "--seed", str(run.seed))
+    given: Sequence[str] = (
+        "--task",
+        task,
+        *setting.options(),
+        *course,
+        *run.recipe.options,
+        *shares,
+        "--seed",
+        str(run.seed),
+    )
     return ["fit", "--config", run.recipe.config, "--shards", shards, "--out", str(folder), *given]
 
 

@@ -94,7 +94,7 @@ def _start(job: Job, threads: int) -> subprocess.Popen[bytes]:
         shutil.rmtree(job.folder, ignore_errors=True)
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     _write(job, finished=False)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     command = [*COMMAND, *job.arguments, *resume]
     with job.log.open("ab") as log:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)

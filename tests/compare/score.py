@@ -122,14 +122,16 @@ def count(
     return details.values
 
 
-def answers_of_run(index: ShardIndex, rows: NDArray[np.int64], run: Path) -> dict[int, NDArray[np.uint8]]:
+def answers_of_run(
+    index: ShardIndex, rows: NDArray[np.int64], run: Path, device: str = "cpu"
+) -> dict[int, NDArray[np.uint8]]:
     """`answer_rows` by a run's best checkpoint."""
     import torch
 
     from hotrain.checkpoint import find
     from hotrain.predict import load_predictor
 
-    return answer_rows(index, rows, load_predictor(find(run), torch.device("cpu")))
+    return answer_rows(index, rows, load_predictor(find(run), torch.device(device)))
 
 
 def answer_rows(index: ShardIndex, rows: NDArray[np.int64], predictor: Predictor) -> dict[int, NDArray[np.uint8]]:

@@ -73,14 +73,14 @@ def learn(shards: str, options: dict[str, Any], passes: int) -> dict[str, Any]:
     optimizer = create_optimizer(config.optimizer, parameter_groups(model, LR, 1.0, 0.01))
     step = Step(Start(model, (0.5,) * 3, (0.2,) * 3, LR, 1.0, [], {}), optimizer, task, selection, config, device)
     average = average_of(model, config.ema) if config.ema else None
-    losses = []
+    losses: list[float] = []
     for number in range(STEPS):
         positions = np.arange(number * BATCH, (number + 1) * BATCH).reshape(passes, distributed.world_size(), -1)
         parts = [data[own] for own in positions[:, distributed.rank()]]
-        loss, _ = step.take(parts, number * BATCH, Flags())
-        losses.append(loss)
+        losses += step.take(parts, number * BATCH, Flags())[0]
         if average:
             average.update_parameters(model)
+    losses += step.settle()
     after = (average.module if average else model).state_dict()
     moved = torch.cat([(after[name] - value).double().flatten() for name, value in before.items()])
     return {"losses": losses, "moved": moved}

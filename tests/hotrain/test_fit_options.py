@@ -193,7 +193,9 @@ def one_step(mixed: ShardIndex, **options: Any) -> tuple[float, dict[str, torch.
     model.register_forward_hook(lambda _, __, outputs: kinds.append(outputs["out"].dtype))
     optimizer = create_optimizer("sgd", parameter_groups(model, 0.01, 1.0, 0.0))
     step = Step(start, optimizer, task, select(settings, task), settings, torch.device("cpu"))
-    loss, _ = step.take([crop_data(mixed)[np.arange(4)]], 0, Flags())
+    assert step.take([crop_data(mixed)[np.arange(4)]], 0, Flags()) == ([], Flags())
+    (loss,) = step.settle()
+    assert step.settle() == []
     return loss, model.state_dict(), kinds[-1]
 
 

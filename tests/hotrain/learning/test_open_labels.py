@@ -21,7 +21,7 @@ from hotrain.config import FitConfig
 from hotrain.errors import SelectionError
 from hotrain.fit import fit
 from hotrain.learning import guards
-from hotrain.learning.loss import class_sets, set_counts, set_loss, set_weights
+from hotrain.learning.loss import class_sets, set_loss, set_weights
 from hotrain.learning.open_labels import as_drawn, ignored, training_tables
 from hotrain.learning.selection import select
 
@@ -80,7 +80,7 @@ def test_the_loss_as_drawn_is_mean_cross_entropy(seed: int) -> None:
     tables = torch.from_numpy(as_drawn(stacked(HAND_OBJECT), HAND_OBJECT))
     meaning = torch.randint(0, len(tables), (2,), generator=generator).short()
     sets = class_sets(ids[chosen], meaning, tables)
-    counts = set_counts(sets, 4)
+    counts = torch.bincount(sets.reshape(-1), minlength=16)
     weights = set_weights(counts.numpy(), 0.0)
     mean = set_loss(logits, sets, weights, 0.0) / float(counts.double() @ weights.double())
     expected = functional.cross_entropy(logits, classes[chosen], ignore_index=-100)
