@@ -47,6 +47,7 @@ from hotrain.stop import StopSignals
 
 _LOG_STEPS = 20
 _PREVIEWS = 8
+_MUCH_WAITING = 0.1
 
 
 def fit(config: FitConfig, resume: bool = False) -> None:
@@ -187,6 +188,10 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
             if agreed.stop:
                 barrier()
                 raise Interrupted(str(checkpoint.folder(run, position)))
+        if (waiting := batches.waiting()) > _MUCH_WAITING:
+            bar.say(
+                f"{waiting:.0%} of the time went by waiting for data: more --workers (now {config.workers}) may help"
+            )
         if tally.found:
             bar.say(f"{len(tally.found)} damaged samples were left out: {', '.join(sorted(tally.found))}")
         if is_main() and len(selection.val_rows):

@@ -10,6 +10,7 @@ import itertools
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,12 +107,20 @@ class Batches:
         self._slots = slots  # the items name it
         self._copy = copy
         self._damaged: list[Damaged] = []
+        self._first: float | None = None  # when the first batch was there
+        self._waited = 0.0  # seconds since then
 
     def __iter__(self) -> Batches:
         return self
 
     def __next__(self) -> Batch:
+        asked = time.monotonic()
         item = next(self._items)
+        there = time.monotonic()
+        if self._first is None:
+            self._first = there
+        else:
+            self._waited += there - asked
         if isinstance(item, HodataError):
             self.close()
             raise item
@@ -125,6 +134,10 @@ class Batches:
         """The samples that could not be read, of the batches since the last call."""
         damaged, self._damaged = self._damaged, []
         return damaged
+
+    def waiting(self) -> float:
+        """Share of the time since the first batch in which the next one was asked for and not there."""
+        return 0.0 if self._first is None else self._waited / max(time.monotonic() - self._first, 1e-9)
 
     def close(self) -> None:
         """Stop the workers: torch does so when its iterator's last reference goes."""

@@ -202,3 +202,27 @@ def test_a_batch_stays_as_it_is_while_it_is_kept(mixed: ShardIndex, workers: int
         places.add(batch["image"].data_ptr())
     assert keep < len(places) <= 4 * workers + keep + 1 + workers
     batches.close()
+
+
+class _Slow(CropData):
+    """Takes a twentieth of a second more for each batch."""
+
+    def fill(self, positions: np.ndarray, pixels: torch.Tensor) -> Facts:
+        time.sleep(0.05)
+        return super().fill(positions, pixels)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_waiting_is_the_time_in_which_no_batch_is_there(mixed: ShardIndex, workers: int) -> None:
+    data = crop_data(mixed)
+    data.__class__ = _Slow
+    batches = iter(Loader(data, start=0, stop=48, batch=4, micro=4, workers=workers))
+    assert batches.waiting() == 0
+    next(batches)
+    begun = time.monotonic()
+    for _ in range(5):
+        next(batches)
+    assert batches.waiting() > 0.5  # nothing else was done meanwhile
+    time.sleep(2 * (time.monotonic() - begun))
+    assert batches.waiting() < 0.5
+    batches.close()
