@@ -43,14 +43,16 @@ class _Pending(NamedTuple):
 
     Args:
         position: of its batch.
-        loss: float32 [], what this rank adds to it.
-        norm: float32 [], of the whole batch's gradient, where gradients are clipped.
+        figures: float64 [1 or 2], on the CPU once `there`: what this rank adds to the loss, and the norm of the whole
+            batch's gradient where gradients are clipped.
+        there: on CUDA, when `figures` has arrived. To ask the device for a number is to wait for all that was sent to
+            it, the next step too.
         rows: of this rank's samples.
     """
 
     position: int
-    loss: Tensor
-    norm: Tensor | None
+    figures: Tensor
+    there: torch.cuda.Event | None
     rows: list[Tensor]
 
 
@@ -126,14 +128,22 @@ class Step:
                 # DistributedDataParallel divides gradients by the number of ranks; the divisors are those of all.
                 (loss * world_size()).backward()
             summed += loss.detach()
-        norm = None
+        figures = [summed]
         if self._clip:
             # After the last pass every rank holds the gradient of the whole batch, so the norm is one number too.
-            norm = torch.nn.utils.clip_grad_norm_(self._trained.parallel.parameters(), self._clip)
+            figures.append(torch.nn.utils.clip_grad_norm_(self._trained.parallel.parameters(), self._clip))
         self._optimizer.step()
         before = self.settle()
-        self._pending = _Pending(position, summed, norm, [part["row"] for part in parts])
+        self._pending = self._send_back(position, figures, [part["row"] for part in parts])
         return before, agreed
+
+    def _send_back(self, position: int, figures: Sequence[Tensor], rows: list[Tensor]) -> _Pending:
+        told = torch.stack([figure.double() for figure in figures]).to("cpu", non_blocking=True)
+        there = None
+        if self._device.type == "cuda":
+            there = torch.cuda.Event()
+            there.record()
+        return _Pending(position, told, there, rows)
 
     def settle(self) -> list[float]:
         """Wait for the last step; every rank must call it.
@@ -147,10 +157,13 @@ class Step:
         pending, self._pending = self._pending, None
         if pending is None:
             return []
-        value = float(all_reduce_sum(torch.tensor([float(pending.loss)], dtype=torch.float64))[0])
+        if pending.there:
+            pending.there.synchronize()
+        loss, *norm = pending.figures
+        value = float(all_reduce_sum(loss))
         self._refuse_infinite("loss", value, pending)
-        if pending.norm is not None:
-            self._refuse_infinite("norm of the gradient", float(pending.norm), pending)
+        if norm:
+            self._refuse_infinite("norm of the gradient", float(norm[0]), pending)
         return [value]
 
     def training_scores(self, part: Batch) -> dict[str, float | None]:
