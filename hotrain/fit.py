@@ -24,7 +24,7 @@ from hotrain.distributed import barrier, is_main, join_group, leave_group, rank,
 from hotrain.errors import CheckpointError, Interrupted
 from hotrain.evaluate import evaluate
 from hotrain.learning.acceleration import place
-from hotrain.learning.averaging import average_of
+from hotrain.learning.averaging import Average
 from hotrain.learning.card_facts import dataset_words, write_card
 from hotrain.learning.guards import micro_batch
 from hotrain.learning.optimizer import OPTIMIZERS, create_optimizer, learning_rate, parameter_groups
@@ -47,7 +47,6 @@ from hotrain.stop import StopSignals
 
 _LOG_STEPS = 20
 _PREVIEWS = 8
-_MUCH_WAITING = 0.1
 
 
 def fit(config: FitConfig, resume: bool = False) -> None:
@@ -104,9 +103,10 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
         world=world_size(),
         workers=config.workers,
         keep=config.accumulation,
+        pin=device.type == "cuda",
     )
     model = place(start.model, device, config.sync_batchnorm)
-    average = average_of(model, config.ema, number, before.weights() if before else None) if config.ema else None
+    average = Average(model, config.ema, number, before.weights() if before else None) if config.ema else None
     scored_model = average.module if average else model
     decay = OPTIMIZERS[config.optimizer].weight_decay if config.weight_decay is None else config.weight_decay
     groups = parameter_groups(model, start.lr, start.body_factor, decay)
@@ -163,13 +163,12 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
             due = is_main() and time.monotonic() - saved_at >= 60 * config.checkpoint_every
             told, agreed = step.take(parts, position, Flags(stop.asked, due, bool(damaged)))
             if average:
-                average.update_parameters(model)
+                average.update()
             if agreed.damaged:
                 for item in tally.add(damaged):
                     bar.say(f"left out: {item.what}")
             number += 1
             position += config.batch_size
-            # Before validation, which may take longer than whoever stops us is willing to wait.
             saves = agreed.stop or agreed.save or number % steps_per_epoch == 0 or number == steps
             logs = number % _LOG_STEPS == 0 or number == steps
             if saves or logs:
@@ -182,15 +181,17 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
                 log.scalars(position, "train", {"loss": float(np.mean(losses)), **glimpse, "lr": start.lr * factor})
                 losses.clear()
 
+            # Before validation, which may take longer than whoever stops us is willing to wait.
             if saves:
                 save(position)
                 saved_at = time.monotonic()
             if agreed.stop:
                 barrier()
                 raise Interrupted(str(checkpoint.folder(run, position)))
-        if (waiting := batches.waiting()) > _MUCH_WAITING:
+        if config.workers and batches.late() > 0.5:
             bar.say(
-                f"{waiting:.0%} of the time went by waiting for data: more --workers (now {config.workers}) may help"
+                f"{batches.late():.0%} of the batches were not there yet when they were needed: this run is as fast as "
+                f"its loading; more --workers than {config.workers} may make it faster"
             )
         if tally.found:
             bar.say(f"{len(tally.found)} damaged samples were left out: {', '.join(sorted(tally.found))}")

@@ -1,4 +1,4 @@
-"""How the model runs in a training step: normalisation across ranks, number format, compiler, several processes."""
+"""How the model runs in a training step: normalisation across ranks, number format, compiler, algorithms, processes."""
 
 from __future__ import annotations
 

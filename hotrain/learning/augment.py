@@ -48,15 +48,10 @@ class ColorRule:
         return cls(**{name: min(limit * strength, 0.9) for name, limit in asdict(cls()).items()})
 
 
-def sent(values: Tensor, device: torch.device) -> Tensor:
-    """A small CPU tensor on the device, without waiting for what the device still has to do."""
-    return values.to(device, non_blocking=True)
-
-
 def normalize(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """uint8 [B, 3, H, W] -> float32 [B, 3, H, W]: (image / 255 - mean) / std per channel."""
-    scale = sent(torch.tensor(std), image.device).reciprocal()[:, None, None]
-    shift = sent(torch.tensor(mean), image.device)[:, None, None] * scale
+    scale = torch.tensor(std).to(image.device, non_blocking=True).reciprocal()[:, None, None]
+    shift = torch.tensor(mean).to(image.device, non_blocking=True)[:, None, None] * scale
     return image.float() * (scale / 255) - shift
 
 
@@ -74,9 +69,9 @@ def jitter_colors(image: Tensor, seed: int, position: Tensor, rule: ColorRule) -
     """
     draws = [uniforms(seed, int(p), PHOTOMETRIC, 9) for p in position]
     matrices = torch.from_numpy(np.stack([_matrix(draw, rule) for draw in draws]).astype(np.float32))
-    matrices = sent(matrices, image.device)
+    matrices = matrices.to(image.device, non_blocking=True)
     scalars = [(1 + rule.contrast * (2 * draw[0] - 1), math.exp(rule.gamma * (2 * draw[1] - 1))) for draw in draws]
-    contrast, gamma = sent(torch.tensor(scalars, dtype=torch.float32), image.device).unbind(1)
+    contrast, gamma = torch.tensor(scalars, dtype=torch.float32).to(image.device, non_blocking=True).unbind(1)
     batch, _, height, width = image.shape
 
     # Channels last, as the images come and as the network takes them: nothing is copied to change places.

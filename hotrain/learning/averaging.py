@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 
-def average_of(
-    model: nn.Module, decay: float, updates: int = 0, weights: Mapping[str, Tensor] | None = None
-) -> AveragedModel:
-    """A copy of a model that follows it by `update_parameters(model)` after each step.
+class Average:
+    """A copy of a model that follows it: `update` after each step.
 
     Update t moves every weight to d x average + (1 - d) x model with d = min(decay, (1 + t) / (10 + t)), so that the
     random start is soon forgotten (as TensorFlow's ExponentialMovingAverage does with `num_updates`); update 0 copies.
@@ -22,6 +19,9 @@ def average_of(
     the mean activations of the weights of the last ten or so steps; those of the averaged weights, which lag behind,
     are nearer to the average of them than to the last. Its counts of batches are whole numbers and are copied.
 
+    torch.optim.swa_utils.AveragedModel, which does the same, keeps t in a tensor and moves it between CPU and GPU at
+    every update, so that each waits for the other.
+
     Args:
         model: on its device, not wrapped.
         decay: in (0, 1): about 1 / (1 - decay) steps are averaged.
@@ -29,17 +29,27 @@ def average_of(
         weights: the average then, a state dict.
     """
 
-    @torch.no_grad()
-    def update(averages: Any, current: Any, count: Tensor | int) -> None:
-        if not averages[0].is_floating_point():
-            torch._foreach_copy_(averages, current)
-            return
-        warm = min(decay, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(averages, current, 1 - warm)
+    def __init__(
+        self, model: nn.Module, decay: float, updates: int = 0, weights: Mapping[str, Tensor] | None = None
+    ) -> None:
+        self.module = copy.deepcopy(model).requires_grad_(False)
+        if weights is not None:
+            self.module.load_state_dict(weights)
+        self._decay, self._updates = decay, updates
+        # The model's tensors are changed in place, never replaced.
+        pairs = list(zip(self.module.state_dict().values(), model.state_dict().values(), strict=True))
+        self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
 
-    averaged = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
-    averaged.requires_grad_(False)
-    averaged.n_averaged.fill_(updates)
-    if weights is not None:
-        averaged.module.load_state_dict(weights)
-    return averaged
+    @torch.no_grad()
+    def update(self) -> None:
+        """Follow the model by one step."""
+        t, self._updates = self._updates, self._updates + 1
+        kept = min(self._decay, (1 + t) / (10 + t)) if t else 0.0
+        averages, current = zip(*self._floats, strict=True)
+        if kept:
+            torch._foreach_lerp_(averages, current, 1 - kept)
+        else:
+            torch._foreach_copy_(averages, current)
+        for count, of_model in self._counts:
+            count.copy_(of_model)

@@ -44,8 +44,7 @@ class Criterion:
     """
 
     def __init__(self, tables: Tensor, weights: Tensor, config: FitConfig, device: torch.device) -> None:
-        self._tables, self._weights, self._there = tables, weights, weights.to(device)
-        self._classes = len(weights).bit_length() - 1
+        self._tables, self._weights, self._weights_there = tables, weights, weights.to(device)
         self._prior, self._share, self._dice = config.prior, config.hard_pixels, config.dice
         # From the tables, not from counts of the training masks: mirrored images hold sets that no mask does.
         kinds = tables.unique()
@@ -55,7 +54,7 @@ class Criterion:
         """int64 [2**K + 1]: pixels of each set, and images that decide any.
 
         Whole numbers, so that their sum over ranks and passes is exact. Counted on the CPU, where the loader has left
-        the label maps: whoever asks a GPU for a number waits for all that it still has to do.
+        the label maps, so that no GPU is waited for.
 
         Args:
             label: uint8 [B, H, W] of stored ids, on the CPU.
@@ -90,7 +89,7 @@ class Criterion:
         return loss
 
     def _of_head(self, logits: Tensor, sets: Tensor, divisors: Divisors) -> Tensor:
-        loss = set_loss(logits, sets, self._there, self._prior, self._share) / divisors.weight
+        loss = set_loss(logits, sets, self._weights_there, self._prior, self._share) / divisors.weight
         if self._dice:
             loss = loss + self._dice * dice_loss(logits, sets, self._kinds) / divisors.images
         return loss

@@ -77,8 +77,8 @@ def set_loss(logits: Tensor, sets: Tensor, weights: Tensor, prior: float = 0.0, 
             included, so the sum is the greatest that so many pixels can give (`hard_pixels.hardest`).
 
     Returns:
-        float32 []: the sum. Divide it by share x the decided pixels' summed weight, known before backward: pixels of
-        each set over all ranks, times `weights`.
+        float32 []: the sum. Divide it by share x the decided pixels' summed weight, known before backward
+        (`Criterion.amounts` over all ranks, times `weights`).
     """
     weight = weights.index_select(0, sets.reshape(-1).int()).reshape(sets.shape)
     loss: Tensor = _SetLoss.apply(logits.float().contiguous(), sets, weight, prior, share)

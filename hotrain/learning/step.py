@@ -43,24 +43,24 @@ class _Pending(NamedTuple):
 
     Args:
         position: of its batch.
-        figures: float64 [1 or 2], on the CPU once `there`: what this rank adds to the loss, and the norm of the whole
+        figures: float64 [1 or 2], on the CPU once `arrived`: what this rank adds to the loss, and the norm of the whole
             batch's gradient where gradients are clipped.
-        there: on CUDA, when `figures` has arrived. To ask the device for a number is to wait for all that was sent to
+        arrived: on CUDA, when `figures` has. Asking the device for a number would be waiting for all that was sent to
             it, the next step too.
         rows: of this rank's samples.
     """
 
     position: int
     figures: Tensor
-    there: torch.cuda.Event | None
+    arrived: torch.cuda.Event | None
     rows: list[Tensor]
 
 
 class Step:
     """Forward, backward, update.
 
-    A loss is asked for when the next step is on its way to the device, which so never waits for the CPU to prepare a
-    batch. One that is not finite therefore ends the run a step late; `settle` before anything is saved.
+    A loss is read when the next step has been sent to the device, which so has work while the CPU prepares a batch. One
+    that is not finite therefore ends the run a step late; call `settle` before anything is saved.
 
     Args:
         start: the model, on `device`, and its normalisation.
@@ -112,7 +112,10 @@ class Step:
         """
         torch.manual_seed(int(uniforms(self._seed, position, DROPOUT, rank() + 1)[-1] * 2**53))
         self._trained.parallel.train()
-        moved = [{name: value.to(self._device, non_blocking=True) for name, value in part.items()} for part in parts]
+        moved = [
+            {name: part[name].to(self._device, non_blocking=True) for name in ("image", "label", "meaning")}
+            for part in parts
+        ]
         sets = [class_sets(part["label"], part["meaning"], self._tables) for part in moved]
         amounts = torch.stack([self._criterion.amounts(part["label"], part["meaning"]) for part in parts]).sum(0)
         total = all_reduce_sum(torch.cat([amounts, torch.tensor(flags, dtype=torch.int64)]))
@@ -121,10 +124,10 @@ class Step:
 
         self._optimizer.zero_grad(set_to_none=True)
         summed = torch.zeros((), device=self._device)
-        for number, (part, of_part, each) in enumerate(zip(moved, parts, sets, strict=True)):
+        for number, (there, part, each) in enumerate(zip(moved, parts, sets, strict=True)):
             last = number == len(parts) - 1
             with self._trained.explained(), self._trained.searching(), self._trained.without_sync(last):
-                loss = self._loss(part["image"], of_part["position"], each, divisors)
+                loss = self._loss(there["image"], part["position"], each, divisors)
                 # DistributedDataParallel divides gradients by the number of ranks; the divisors are those of all.
                 (loss * world_size()).backward()
             summed += loss.detach()
@@ -139,11 +142,11 @@ class Step:
 
     def _send_back(self, position: int, figures: Sequence[Tensor], rows: list[Tensor]) -> _Pending:
         told = torch.stack([figure.double() for figure in figures]).to("cpu", non_blocking=True)
-        there = None
+        arrived = None
         if self._device.type == "cuda":
-            there = torch.cuda.Event()
-            there.record()
-        return _Pending(position, told, there, rows)
+            arrived = torch.cuda.Event()
+            arrived.record()
+        return _Pending(position, told, arrived, rows)
 
     def settle(self) -> list[float]:
         """Wait for the last step; every rank must call it.
@@ -157,8 +160,8 @@ class Step:
         pending, self._pending = self._pending, None
         if pending is None:
             return []
-        if pending.there:
-            pending.there.synchronize()
+        if pending.arrived:
+            pending.arrived.synchronize()
         loss, *norm = pending.figures
         value = float(all_reduce_sum(loss))
         self._refuse_infinite("loss", value, pending)
@@ -169,7 +172,7 @@ class Step:
     def training_scores(self, part: Batch) -> dict[str, float | None]:
         """IoU of hand and object on the crops of the last forward pass: a glimpse, not a score.
 
-        Counted on the device, which would have nothing to do while the CPU counts the pixels of a large batch.
+        It waits for the device, which counts: the CPU takes a tenth of a second and more for a large batch.
         """
         assert self._seen is not None
         logits, sets = self._seen

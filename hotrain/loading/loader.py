@@ -28,6 +28,8 @@ from hotrain.errors import TrainingError
 from hotrain.loading.damage import Damaged
 from hotrain.loading.data import Batch, CropData, Facts, batch_of
 
+_LATE = 0.01  # seconds; one that is there is handed over in less
+
 
 class Loader:
     """The micro-batches of one rank, from one position of the run to another, in order.
@@ -44,6 +46,7 @@ class Loader:
         workers: processes; 0 loads in this one.
         keep: how many of the last batches must stay as they are while the next one is asked for; older ones are
             overwritten. None: batches are copies, and stay.
+        pin: copy batches into memory that a GPU reads on its own; they stay.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Loader:
         world: int = 1,
         workers: int = 1,
         keep: int | None = None,
+        pin: bool = False,
     ) -> None:
         if batch % (micro * world) or start % batch or stop % batch:
             raise TrainingError(
@@ -67,7 +71,7 @@ class Loader:
         self._positions = Positions(start, stop, batch, micro, rank, world)
         self._data = data
         self._workers = workers
-        self._keep = keep
+        self._keep, self._pin = keep, pin
 
     def __iter__(self) -> Batches:
         """Start the workers, and give their batches."""
@@ -93,7 +97,7 @@ class Loader:
             sampler=_InSlots(self._positions, count),
             num_workers=self._workers,
             collate_fn=_as_it_is,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self._pin,
             **options,
         )
         return Batches(iter(loader), slots, copy=self._keep is None)
@@ -107,8 +111,7 @@ class Batches:
         self._slots = slots  # the items name it
         self._copy = copy
         self._damaged: list[Damaged] = []
-        self._first: float | None = None  # when the first batch was there
-        self._waited = 0.0  # seconds since then
+        self._asked = self._late = 0
 
     def __iter__(self) -> Batches:
         return self
@@ -116,11 +119,8 @@ class Batches:
     def __next__(self) -> Batch:
         asked = time.monotonic()
         item = next(self._items)
-        there = time.monotonic()
-        if self._first is None:
-            self._first = there
-        else:
-            self._waited += there - asked
+        self._asked += 1
+        self._late += self._asked > 1 and time.monotonic() - asked > _LATE
         if isinstance(item, HodataError):
             self.close()
             raise item
@@ -135,9 +135,12 @@ class Batches:
         damaged, self._damaged = self._damaged, []
         return damaged
 
-    def waiting(self) -> float:
-        """Share of the time since the first batch in which the next one was asked for and not there."""
-        return 0.0 if self._first is None else self._waited / max(time.monotonic() - self._first, 1e-9)
+    def late(self) -> float:
+        """Share of the batches after the first one that were not there when they were asked for.
+
+        A share of the time would mislead: whoever trains on a GPU asks early, and waits while it computes.
+        """
+        return self._late / max(self._asked - 1, 1)
 
     def close(self) -> None:
         """Stop the workers: torch does so when its iterator's last reference goes."""

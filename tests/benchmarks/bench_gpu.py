@@ -1,13 +1,14 @@
 """Training on one CUDA GPU, data and all: `hotrain fit`'s loader and step beside a loop in the usual style.
 
-    python tests/benchmarks/bench_gpu.py [--batch N] [--only NAME...]
+    python tests/benchmarks/bench_gpu.py [--batch N] [--usual-batch N] [--only NAME...]
 
 DeepLabv3 ResNet-50 with its auxiliary head learns crops of drawn 640x480 JPEGs. The usual loop is what torchvision's
 reference script for segmentation does: PIL images, torchvision transforms, DataLoader, float32 with TF32 and cuDNN's
 search for algorithms, SGD. Each contender is a process of its own, one after the other. Before the clock starts it
 takes some steps (compilation, algorithms) and then throws away every batch that its loader had ready, so that no stock
-is spent. Share of the peak: the model's 1.04 TFLOP an image (forward and backward at 512 pixels, counted by torch's
-FlopCounterMode) over the rate of a large bfloat16 matrix product on the same card.
+is spent. Waiting for data is the time in which a batch was asked for and not there; of fit that is too much rather than
+too little, since its CPU asks while the GPU still computes. Share of the peak: the model's operations an image, forward
+and backward, as torch's FlopCounterMode counts them, over the rate of a large bfloat16 matrix product on the same card.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +47,10 @@ STOCK = 4  # batches that a worker has ready
 
 @contextmanager
 def fit(folder: Path, options: argparse.Namespace, compiled: bool) -> Iterator[Callable[[bool], int]]:
-    """As `hotrain.fit` does it. Gives what loads a batch, learns from it if told to, and returns when it was there."""
+    """As `hotrain.fit` does it between two checkpoints.
+
+    Gives what loads a batch, learns from it if told to, and returns when it was there.
+    """
     from hodata.labels import TASKS
     from hotrain.config import FitConfig
     from hotrain.learning.acceleration import place
@@ -75,7 +81,8 @@ def fit(folder: Path, options: argparse.Namespace, compiled: bool) -> Iterator[C
     optimizer = create_optimizer(config.optimizer, parameter_groups(model, 1e-4, 1.0, 0.01))
     step = Step(start, optimizer, task, selection, config, device)
     stop = 10**9 // batch * batch
-    loader = Loader(data, start=0, stop=stop, batch=batch, micro=batch, workers=options.workers, keep=1)
+    pin = device.type == "cuda"
+    loader = Loader(data, start=0, stop=stop, batch=batch, micro=batch, workers=options.workers, keep=1, pin=pin)
     number = 0
     with closing(iter(loader)) as batches:
 
@@ -87,6 +94,7 @@ def fit(folder: Path, options: argparse.Namespace, compiled: bool) -> Iterator[C
                 step.take([part], number * batch, Flags())
                 number += 1
                 if number % LOG_STEPS == 0:
+                    step.settle()
                     step.training_scores(part)
             return there
 
@@ -243,6 +251,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", choices=list(CONTENDERS), default=list(CONTENDERS))
     parser.add_argument("--model", default="deeplabv3_resnet50")
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--usual-batch", type=int, help="of the usual loop, which needs more memory (that of --batch)")
     parser.add_argument("--crop", type=int, default=512)
     parser.add_argument("--samples", type=int, default=4096)
     parser.add_argument("--workers", type=int, default=max((os.cpu_count() or 1) - 2, 1))
@@ -263,7 +272,7 @@ def main() -> int:
         if not (folder / "files").is_dir():
             from loader_data import write_files, write_shards
 
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             write_shards(folder / "shards", options.samples)
             write_files(folder / "files", options.samples)
         return compare(folder, options)
@@ -271,11 +280,14 @@ def main() -> int:
 
 def compare(folder: Path, options: argparse.Namespace) -> int:
     """Run the contenders one after the other, and print the table."""
-    rate, needed = peak(), work(options)
+    with ProcessPoolExecutor(1, get_context("spawn")) as child:  # which leaves no memory of the GPU taken
+        rate = child.submit(peak).result()
+    needed = work(options)
     where = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
     print(
         f"{where}, torch {torch.__version__}, bf16 matrix product {rate:.0f} TFLOP/s; {options.model}, crop "
-        f"{options.crop}, {needed:.2f} TFLOP an image, batches of {options.batch}, {options.optimizer}, "
+        f"{options.crop}, {needed:.2f} TFLOP an image, batches of {options.batch} (usual loop: "
+        f"{options.usual_batch or options.batch}), {options.optimizer}, "
         f"{options.workers} loading processes; {ROUNDS} rounds of {STEPS} steps\n"
     )
     print(
@@ -288,6 +300,8 @@ def compare(folder: Path, options: argparse.Namespace) -> int:
     found: dict[str, float] = {}
     for name in sorted(options.only, key=list(CONTENDERS).index):
         command = [sys.executable, __file__, "--contender", name, "--data", str(folder), *settings]
+        if name == "usual" and options.usual_batch:
+            command += ["--batch", str(options.usual_batch)]
         result = subprocess.run(command + ["--profile"] * options.profile, stdout=subprocess.PIPE, text=True)
         if result.returncode:
             print(f"| {CONTENDERS[name]} | failed, exit {result.returncode} | | | | | |", flush=True)

@@ -56,7 +56,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("compare"), help="default: compare/")
     parser.add_argument("--images", type=int, default=8_000, help="that each run sees (8000)")
     parser.add_argument("--seeds", type=int, default=3, help="of each row (3)")
-    parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 2), help="runs at a time, one core each")
+    parser.add_argument(
+        "--jobs", type=int, default=min(os.cpu_count() or 1, 2), help="runs at a time, which share the cores"
+    )
     parser.add_argument("--raw", type=Path, help="miniatures that are there already, with --shards")
     parser.add_argument("--shards", help="a glob of the shards made of them")
     parser.add_argument("--real", help="a glob of shards of real pictures, in place of miniatures: hands alone")

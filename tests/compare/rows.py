@@ -22,8 +22,8 @@ def precision(cpu: str) -> str:
     return "bf16" if re.search(r"\b(avx512_bf16|amx_bf16)\b", cpu) else "fp32"
 
 
-_CPU = Path("/proc/cpuinfo")
-PRECISION = precision(_CPU.read_text() if _CPU.exists() else "")
+_CPUINFO = Path("/proc/cpuinfo")
+PRECISION = precision(_CPUINFO.read_text() if _CPUINFO.exists() else "")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Setting:
     Args:
         model: of `hotrain.model.MODELS`.
         side: of the images as the network sees them, pixels.
-        device: `cpu` or `cuda`.
+        device: `cpu`, or `cuda`: the first visible GPU, however many there are.
         workers: loading processes of a run.
     """
 
@@ -51,7 +51,14 @@ class Setting:
         """Of `hotrain fit`."""
         return (
             *("--model", self.model, "--weights", "none", "--batch-size", str(BATCH), "--workers", str(self.workers)),
-            *("--device", self.device, "--precision", self.precision, "--crop", str(self.side)),
+            *(
+                "--device",
+                "cuda:0" if self.device == "cuda" else self.device,
+                "--precision",
+                self.precision,
+                "--crop",
+                str(self.side),
+            ),
         )
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hotrain.config import read_recipe
+
 COMMAND = (sys.executable, "-m", "hotrain.cli")
 _POLL = 1.0  # seconds
 _REPORT = 60.0
@@ -28,8 +30,8 @@ class Job:
 
     Args:
         name: for people.
-        folder: of the run; `<folder>.json` beside it holds the arguments, `<folder>.log` what the command said.
-        arguments: of `hotrain`.
+        folder: of the run; `<folder>.json` beside it holds arguments and recipe, `<folder>.log` what the command said.
+        arguments: of `hotrain`, `--config` among them.
         images: that the run sees.
     """
 
@@ -37,6 +39,11 @@ class Job:
     folder: Path
     arguments: Sequence[str]
     images: int
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What `--config` holds: the same name may hold another recipe tomorrow."""
+        return read_recipe(Path(self.arguments[self.arguments.index("--config") + 1]))
 
     @property
     def note(self) -> Path:
@@ -106,13 +113,15 @@ def _finished(job: Job) -> bool:
         note: Mapping[str, Any] = json.loads(job.note.read_text())
     except (OSError, ValueError):
         return False
-    if note["arguments"] != list(job.arguments):
+    if (note["arguments"], note.get("recipe")) != (list(job.arguments), job.recipe):
         raise CompareError(f"{job.folder} was trained with other options; remove it, or give another --out")
     return bool(note["finished"])
 
 
 def _write(job: Job, finished: bool) -> None:
-    job.note.write_text(json.dumps({"arguments": list(job.arguments), "finished": finished}, indent=1) + "\n")
+    job.note.write_text(
+        json.dumps({"arguments": list(job.arguments), "recipe": job.recipe, "finished": finished}, indent=1) + "\n"
+    )
 
 
 def _share(job: Job) -> float:

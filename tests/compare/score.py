@@ -125,7 +125,7 @@ def count(
 def answers_of_run(
     index: ShardIndex, rows: NDArray[np.int64], run: Path, device: str = "cpu"
 ) -> dict[int, NDArray[np.uint8]]:
-    """`answer_rows` by a run's best checkpoint."""
+    """`answer_rows` by a run's best checkpoint, computed on `device`."""
     import torch
 
     from hotrain.checkpoint import find

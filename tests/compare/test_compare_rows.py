@@ -85,7 +85,9 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     script.write_text(program)
     monkeypatch.setattr(runs, "_POLL", 0.02)
     monkeypatch.setattr(runs, "COMMAND", (sys.executable, str(script)))
-    return [Job(name, tmp_path / name, ["fit", str(tmp_path / name)], 1) for name in "abc"]
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("lr = 0.1\n")
+    return [Job(name, tmp_path / name, ["fit", "--config", str(recipe), str(tmp_path / name)], 1) for name in "abc"]
 
 
 def test_finished_runs_are_not_repeated_and_a_failure_is_told(jobs: list[Job], tmp_path: Path) -> None:
@@ -107,5 +109,16 @@ def test_a_stopped_run_goes_on_and_another_one_s_folder_is_refused(jobs: list[Jo
     assert (tmp_path / "a/times").read_text() == "x-resumed"
     note = json.loads(jobs[0].note.read_text())
     jobs[0].note.write_text(json.dumps({**note, "arguments": ["fit", "--lr", "1"]}))
+    with pytest.raises(CompareError, match="other options"):
+        train(jobs[:1], 1, lambda text: None)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_of_the_recipe_as_it_was_before_is_refused(jobs: list[Job], tmp_path: Path, finished: bool) -> None:
+    train(jobs[:1], 1, lambda text: None)
+    note = json.loads(jobs[0].note.read_text())
+    assert note["finished"] and note["recipe"] == {"lr": 0.1}
+    jobs[0].note.write_text(json.dumps({**note, "finished": finished}))
+    (tmp_path / "recipe.toml").write_text("lr = 0.2\n")
     with pytest.raises(CompareError, match="other options"):
         train(jobs[:1], 1, lambda text: None)

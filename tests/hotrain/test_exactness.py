@@ -26,7 +26,7 @@ from hotrain import distributed
 from hotrain.config import FitConfig
 from hotrain.errors import TrainingError
 from hotrain.learning import criterion
-from hotrain.learning.averaging import average_of
+from hotrain.learning.averaging import Average
 from hotrain.learning.optimizer import create_optimizer, parameter_groups
 from hotrain.learning.selection import select
 from hotrain.learning.start import Start
@@ -72,14 +72,14 @@ def learn(shards: str, options: dict[str, Any], passes: int) -> dict[str, Any]:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     optimizer = create_optimizer(config.optimizer, parameter_groups(model, LR, 1.0, 0.01))
     step = Step(Start(model, (0.5,) * 3, (0.2,) * 3, LR, 1.0, [], {}), optimizer, task, selection, config, device)
-    average = average_of(model, config.ema) if config.ema else None
+    average = Average(model, config.ema) if config.ema else None
     losses: list[float] = []
     for number in range(STEPS):
         positions = np.arange(number * BATCH, (number + 1) * BATCH).reshape(passes, distributed.world_size(), -1)
         parts = [data[own] for own in positions[:, distributed.rank()]]
         losses += step.take(parts, number * BATCH, Flags())[0]
         if average:
-            average.update_parameters(model)
+            average.update()
     losses += step.settle()
     after = (average.module if average else model).state_dict()
     moved = torch.cat([(after[name] - value).double().flatten() for name, value in before.items()])

@@ -22,7 +22,7 @@ from hotrain.config import UNRECORDED, FitConfig, read_recipe
 from hotrain.errors import CheckpointError, Interrupted, TrainingError
 from hotrain.fit import fit
 from hotrain.learning.acceleration import Trained, place
-from hotrain.learning.averaging import average_of
+from hotrain.learning.averaging import Average
 from hotrain.learning.optimizer import create_optimizer, parameter_groups
 from hotrain.learning.selection import select
 from hotrain.learning.start import begin
@@ -107,10 +107,10 @@ def test_a_checkpoint_holds_the_average_of_the_weights_that_training_had(
     )]  # fmt: skip
     assert len(one_each) == 3
     model = create_model(MODEL, 3)
-    average = average_of(model, 0.9)
+    average = Average(model, 0.9)
     for state in one_each:
         model.load_state_dict(state)
-        average.update_parameters(model)
+        average.update()
     for name, value in average.module.state_dict().items():
         torch.testing.assert_close(opened.weights()[name], value, msg=name)
     name = "backbone.0.0.weight"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from hotrain.learning.averaging import average_of
+from hotrain.learning.averaging import Average
 
 
 def network() -> nn.Module:
@@ -31,9 +31,9 @@ def course(model: nn.Module, steps: int) -> Iterator[dict[str, np.ndarray]]:
 @pytest.mark.parametrize("decay", [0.5, 0.9])
 def test_equals_the_slow_twin(decay: float) -> None:
     model = network()
-    average, expected = average_of(model, decay), {}
+    average, expected = Average(model, decay), {}
     for t, state in enumerate(course(model, 20)):
-        average.update_parameters(model)
+        average.update()
         d = min(decay, (1 + t) / (10 + t)) if t else 0.0
         for name, value in state.items():
             counts = name.endswith("num_batches_tracked")
@@ -45,15 +45,15 @@ def test_equals_the_slow_twin(decay: float) -> None:
 
 
 def test_it_goes_on_where_it_was_bit_for_bit() -> None:
-    whole, model, other = network(), network(), network()
-    straight = average_of(whole, 0.9)
+    whole, model = network(), network()
+    straight = Average(whole, 0.9)
     for _ in course(whole, 9):
-        straight.update_parameters(whole)
-    first = average_of(model, 0.9)
+        straight.update()
+    first = Average(model, 0.9)
     for t, _ in enumerate(course(model, 9)):
         if t == 4:
             stored = {name: value.clone() for name, value in first.module.state_dict().items()}
-            first = average_of(other, 0.9, updates=4, weights=stored)
-        first.update_parameters(model)
+            first = Average(model, 0.9, updates=4, weights=stored)
+        first.update()
     for name, value in straight.module.state_dict().items():
         assert torch.equal(value, first.module.state_dict()[name]), name

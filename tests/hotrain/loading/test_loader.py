@@ -212,17 +212,14 @@ class _Slow(CropData):
         return super().fill(positions, pixels)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_waiting_is_the_time_in_which_no_batch_is_there(mixed: ShardIndex, workers: int) -> None:
+@pytest.mark.parametrize(("pause", "most_late"), [(0.0, True), (0.3, False)])
+def test_late_batches_are_those_that_loading_is_too_slow_for(mixed: ShardIndex, pause: float, most_late: bool) -> None:
     data = crop_data(mixed)
     data.__class__ = _Slow
-    batches = iter(Loader(data, start=0, stop=48, batch=4, micro=4, workers=workers))
-    assert batches.waiting() == 0
-    next(batches)
-    begun = time.monotonic()
-    for _ in range(5):
+    batches = iter(Loader(data, start=0, stop=48, batch=4, micro=4, workers=1))
+    assert batches.late() == 0
+    for _ in range(9):
         next(batches)
-    assert batches.waiting() > 0.5  # nothing else was done meanwhile
-    time.sleep(2 * (time.monotonic() - begun))
-    assert batches.waiting() < 0.5
+        time.sleep(pause)
+    assert batches.late() > 0.7 if most_late else batches.late() < 0.5
     batches.close()
