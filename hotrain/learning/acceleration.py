@@ -48,7 +48,10 @@ class Trained:
 
     def __init__(self, model: nn.Module, device: torch.device, precision: str, compiled: bool) -> None:
         ids = [device.index] if device.type == "cuda" else None
-        self.parallel = DistributedDataParallel(model, ids) if world_size() > 1 else model
+        self.parallel = model
+        if world_size() > 1:
+            # Gradients lie where they are summed, so they are not copied.
+            self.parallel = DistributedDataParallel(model, ids, gradient_as_bucket_view=True)
         # Around DistributedDataParallel, which then still sends gradients while others are computed.
         self.forward: Any = torch.compile(self.parallel) if compiled else self.parallel
         self.compiled, self._device = compiled, device
