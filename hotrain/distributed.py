@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hodata.errors import HodataError
-from hotrain.errors import EXIT_INTERRUPTED, Interrupted
+from hotrain.errors import EXIT_INTERRUPTED, Interrupted, TrainingError
 
 T = TypeVar("T")
 
@@ -75,16 +75,32 @@ def join_group(device: str) -> torch.device:
 
     Args:
         device: `auto`, `cpu`, `cuda` or `cuda:N`. `auto` takes a GPU where there is one.
+
+    Raises:
+        TrainingError: there is no such GPU.
     """
     cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    chosen = torch.device("cpu")
+    if cuda:
+        number = os.environ.get("LOCAL_RANK", "0")
+        chosen = torch.device(device) if ":" in device else torch.device("cuda", int(number))
+        require_gpu(chosen)
     if under_torchrun() and not dist.is_initialized():
         # Small tensors stay on the CPU: their sums must not wait for the GPU's queue.
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
-    if not cuda:
-        return torch.device("cpu")
-    chosen = torch.device(device) if ":" in device else torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    torch.cuda.set_device(chosen)
+    if cuda:
+        torch.cuda.set_device(chosen)
     return chosen
+
+
+def require_gpu(device: torch.device) -> None:
+    """Raise TrainingError where torch sees no such GPU, which it says itself in many words and a traceback."""
+    count = torch.cuda.device_count()
+    if (device.index or 0) >= count:
+        raise TrainingError(
+            f"--device {device}: torch sees {count} CUDA GPUs here (nvidia-smi lists those of the machine, "
+            "CUDA_VISIBLE_DEVICES hides some); leave --device out to compute on what there is"
+        )
 
 
 def leave_group() -> None:

@@ -56,6 +56,7 @@ class TorchNetwork:
                 "that `hotrain export` writes"
             ) from error
         from hotrain.checkpoint import find
+        from hotrain.distributed import require_gpu
         from hotrain.predict import load_predictor
         from hotrain.scoring.calibration import temperature_of
 
@@ -66,6 +67,8 @@ class TorchNetwork:
             place = torch.device(device)
         except RuntimeError as error:
             raise CheckpointError(f"--device {device}: {error}") from error
+        if place.type == "cuda":
+            require_gpu(place)
         self._predictor = load_predictor(opened, place)
         self.task = opened.task
         self.rule = InputRule.from_json(opened.facts["input_rule"])

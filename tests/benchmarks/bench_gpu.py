@@ -230,10 +230,8 @@ def work(options: argparse.Namespace) -> float:
     return counter.get_total_flops() / 2e12
 
 
-def peak() -> float:
-    """TFLOP/s of an 8192 x 8192 x 8192 product in bfloat16, median of 20; 0 without a GPU."""
-    if not torch.cuda.is_available():
-        return 0.0
+def card() -> tuple[str, float]:
+    """Name of the GPU, and its TFLOP/s in a product of 8192 x 8192 x 8192 in bfloat16, median of 20."""
     one, other = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     times = []
     for _ in range(25):
@@ -243,7 +241,7 @@ def peak() -> float:
         end.record()
         torch.cuda.synchronize()
         times.append(begin.elapsed_time(end))
-    return 2 * 8192**3 / statistics.median(times[5:]) / 1e9
+    return torch.cuda.get_device_name(), 2 * 8192**3 / statistics.median(times[5:]) / 1e9
 
 
 def main() -> int:
@@ -251,7 +249,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", choices=list(CONTENDERS), default=list(CONTENDERS))
     parser.add_argument("--model", default="deeplabv3_resnet50")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--usual-batch", type=int, help="of the usual loop, which needs more memory (that of --batch)")
+    parser.add_argument("--usual-batch", type=int, help="Of the usual loop, which needs more memory.")
     parser.add_argument("--crop", type=int, default=512)
     parser.add_argument("--samples", type=int, default=4096)
     parser.add_argument("--workers", type=int, default=max((os.cpu_count() or 1) - 2, 1))
@@ -280,10 +278,9 @@ def main() -> int:
 
 def compare(folder: Path, options: argparse.Namespace) -> int:
     """Run the contenders one after the other, and print the table."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as child:  # which leaves no memory of the GPU taken
-        rate = child.submit(peak).result()
+    with ProcessPoolExecutor(1, get_context("spawn")) as child:  # this process takes no memory of the GPU
+        where, rate = child.submit(card).result() if options.device == "cuda" else ("CPU", 0.0)
     needed = work(options)
-    where = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
     print(
         f"{where}, torch {torch.__version__}, bf16 matrix product {rate:.0f} TFLOP/s; {options.model}, crop "
         f"{options.crop}, {needed:.2f} TFLOP an image, batches of {options.batch} (usual loop: "

@@ -75,6 +75,8 @@ def main(arguments: Sequence[str]) -> int:
     setting = Setting(options.model, options.side, options.device, options.workers)
     if options.real is None and setting != CPU:
         parser.error("--model, --side, --device and --workers belong to --real")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no CUDA GPU here")
     if (options.raw is None) != (options.shards is None):
         parser.error("--raw and --shards belong together")
     if options.real is not None and (options.raw is not None or options.stages):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from compare.course import Course
 from compare.figure import silhouettes
 from compare.main import _conditions, main
 from compare.real import MEASURES, TASK, compare_real, goals
-from compare.rows import OURS_ANYWHERE, RATES, Run, fit_arguments
+from compare.rows import OURS_ANYWHERE, RATES, Run, Setting, fit_arguments
 from compare.score import count
 from hodata.labels import Label
 from hodata.shards.reader import ShardIndex
@@ -111,3 +112,28 @@ def test_real_and_miniatures_exclude_each_other(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         main(["--real", "x/*.tar", "--raw", "raw", "--shards", "y/*.tar"])
     assert "--real is in place of miniatures" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--side", "256"], "--workers belong to --real"),
+        (["--real", "x/*.tar", "--device", "cuda"], "torch sees no CUDA GPU here"),
+    ],
+)
+def test_what_cannot_be_done_is_said_at_once(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert words in capsys.readouterr().err
+
+
+def test_every_row_runs_the_model_that_was_asked_for(tmp_path: Path) -> None:
+    setting = Setting("deeplabv3_resnet50", 256, "cuda", 2)
+    for recipe in (OURS_ANYWHERE, real.reference(RATES[0])):
+        arguments = fit_arguments(Run(recipe, 0), "x/*.tar", tmp_path, 800, {"skin": 6}, "hand", setting)
+        given = dict(pairwise(arguments))
+        assert (given["--model"], given["--crop"], given["--workers"]) == ("deeplabv3_resnet50", "256", "2")
+        assert (given["--device"], given["--precision"]) == ("cuda:0", "bf16")

@@ -88,3 +88,10 @@ def test_processes_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert distributed.processes_wanted("auto") == 1
+
+
+@pytest.mark.parametrize(("device", "count"), [("cuda", 0), ("cuda:1", 1)])
+def test_a_gpu_that_is_not_there_is_named(device: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    with pytest.raises(TrainingError, match=f"--device cuda:{count}: torch sees {count} CUDA GPUs here"):
+        distributed.join_group(device)

@@ -175,6 +175,20 @@ def test_a_loss_that_is_not_finite_names_the_samples(
         fit(config(mixed, tmp_path / "run"))
 
 
+@pytest.mark.parametrize(("share", "said"), [(0.9, True), (0.4, False)])
+def test_a_run_as_slow_as_its_loading_says_so(
+    mixed: ShardIndex,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    share: float,
+    said: bool,
+) -> None:
+    monkeypatch.setattr("hotrain.loading.loader.Batches.late", lambda batches: share)
+    fit(config(mixed, tmp_path / "run", epochs=0.5, workers=1))
+    assert ("90% of the batches were not there yet" in capsys.readouterr().err) == said
+
+
 def test_without_a_validation_split_it_says_so(
     mixed: ShardIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

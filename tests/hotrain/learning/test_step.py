@@ -54,6 +54,14 @@ def test_the_glimpse_is_the_iou_of_the_last_answers(mixed: ShardIndex) -> None:
         assert union and seen["iou object"] == pytest.approx(hit / union) and (seen["iou hand"] or 0) <= 1
 
 
+def test_cudnn_searches_for_algorithms_in_training_alone(mixed: ShardIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    step, seen = made(mixed, []), []
+    step._trained.parallel.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))
+    step.take([crop_data(mixed)[np.arange(4)]], 0, Flags())
+    assert seen == [True] and not torch.backends.cudnn.benchmark
+
+
 def test_a_loss_is_told_one_step_later_and_is_refused_with_its_own_samples(
     mixed: ShardIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
