@@ -18,11 +18,11 @@ import torch
 
 from compare import figure
 from compare.course import Course
-from compare.data import make
+from compare.data import Drawn, make, make_further
 from compare.goals import Goal, goals
 from compare.real import compare_real
 from compare.report import report
-from compare.results import AS_DRAWN, IGNORE, OURS, PUBLISHED, TUNED, Results
+from compare.results import AS_DRAWN, IGNORE, OURS, PUBLISHED, TUNED, Pictures, Results
 from compare.rows import (
     BATCH,
     CPU,
@@ -90,8 +90,7 @@ def main(arguments: Sequence[str]) -> int:
             course = Course.open(options.real, options.out, options.images, options.jobs, setting)
             verdict = compare_real(course, options.seeds, _conditions(course, options.seeds, "real pictures"), _say)
         elif options.stages:
-            _, shards = _miniatures(options)
-            course = Course.open(shards, options.out, options.images // 2, options.jobs)
+            course = Course.open(_miniatures(options).shards, options.out, options.images // 2, options.jobs)
             verdict = compare_stages(course, options.seeds, _conditions(course, options.seeds, "miniatures"), _say)
         else:
             verdict = _of_miniatures(options)
@@ -119,24 +118,25 @@ def _conditions(course: Course, seeds: int, pictures: str) -> list[str]:
     ]
 
 
-def _miniatures(options: argparse.Namespace) -> tuple[Path, str]:
-    return make(options.out, _say) if options.raw is None else (options.raw, options.shards)
+def _miniatures(options: argparse.Namespace) -> Drawn:
+    return make(options.out, _say) if options.raw is None else Drawn("", options.raw, options.shards)
 
 
 def _of_miniatures(options: argparse.Namespace) -> list[Goal]:
     out, seeds, jobs = options.out, options.seeds, options.jobs
-    raw, shards = _miniatures(options)
-    course = Course.open(shards, out, options.images, jobs)
-    index = course.index
+    drawn = _miniatures(options)
+    # Whoever brings miniatures has chosen what to score on.
+    sets = [drawn] if options.raw is not None else [drawn, *make_further(out, _say)]
+    course = Course.open(drawn.shards, out, options.images, jobs)
     tuning = course.train_tuned(first_runs(seeds), seeds, "hand-object", _say)
     best = best_rate(tuning)
 
     recipes = {PUBLISHED: PUBLISHED_RECIPE, TUNED: reference(best), AS_DRAWN: OUR_RECIPES["as-drawn"]}
     recipes |= {IGNORE: OUR_RECIPES["ignore"], OURS: OUR_RECIPES["sets"]}
     folders = {row: [course.folder(Run(recipe, seed)) for seed in range(seeds)] for row, recipe in recipes.items()}
-    _score(sorted({folder for own in folders.values() for folder in own}), shards, raw, jobs)
-    scores = {row: [read_scores(folder) for folder in own] for row, own in folders.items()}
-    results = Results(index, index.select(split="test"), scores)
+    _score(sorted({folder for own in folders.values() for folder in own}), sets, jobs)
+    scores = {row: [read_scores(folder, sets) for folder in own] for row, own in folders.items()}
+    results = Results(Pictures.of({one.name: ShardIndex.open(one.shards) for one in sets}), scores)
 
     verdict = goals(results)
     (out / "report.md").write_text(report(results, verdict, tuning, best, _conditions(course, seeds, "miniatures")))
@@ -144,15 +144,16 @@ def _of_miniatures(options: argparse.Namespace) -> list[Goal]:
     whole |= {"goals": [goal.to_json() for goal in verdict], **results.to_json()}
     (out / "results.json").write_text(json.dumps(whole, indent=1) + "\n")
     shown = {"reference, tuned": folders[TUNED][0], "ours": folders[OURS][0]}
-    save_picture(figure.below(figure.charts(results), _sheet(index, shown, raw)), out / "compare.png")
+    save_picture(figure.below(figure.charts(results), _sheet(course.index, shown, drawn.raw)), out / "compare.png")
     return verdict
 
 
-def _score(folders: Sequence[Path], shards: str, raw: Path, jobs: int) -> None:
+def _score(folders: Sequence[Path], sets: Sequence[Drawn], jobs: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // jobs, 1))  # for the processes below
+    todo = [(folder, drawn) for folder in folders for drawn in sets]
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        for number, folder in enumerate(pool.map(score_run, folders, [shards] * len(folders), [raw] * len(folders))):
-            _say(f"scored {number + 1} of {len(folders)}: {folder.parent.name}")
+        for number, path in enumerate(pool.map(score_run, *zip(*todo, strict=True))):
+            _say(f"scored {number + 1} of {len(todo)}: {path.parent.name}")
 
 
 def _sheet(index: ShardIndex, runs: Mapping[str, Path], raw: Path) -> Image:

@@ -61,22 +61,49 @@ FLOODING = (FLOOD, FLOOD_TRUTH, FLOOD_WRONG, FLOOD_OBJECT)
 MEASURES = (*SCORES, OBJECT_TRUTH, ARMS, *FLOODING)
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """What was scored on, of all sets one after the other.
+
+    Args:
+        groups: str [N]: recordings; those of two sets are never one.
+        sources: str [N].
+        hand_only: the sources whose masks never say what is an object.
+    """
+
+    groups: NDArray[np.object_]
+    sources: NDArray[np.object_]
+    hand_only: tuple[str, ...]
+
+    @classmethod
+    def of(cls, sets: Mapping[str, ShardIndex]) -> Pictures:
+        """The splits test of sets by their names."""
+        groups: list[str] = []
+        sources: list[str] = []
+        with_objects = set()
+        for name, index in sets.items():
+            rows = index.select(split="test")
+            own = index.column("source")[rows].astype(str)
+            groups += [f"{name}/{group}" for group in index.column("group")[rows]]
+            sources += own.tolist()
+            known = set(own.tolist())
+            with_objects |= {one for one in known if "object" not in missing_classes(index, rows[own == one], TASK)}
+        hand_only = tuple(sorted(set(sources) - with_objects))
+        return cls(np.array(groups, dtype=object), np.array(sources, dtype=object), hand_only)
+
+
 class Results:
     """Figures of the rows of a comparison.
 
     Args:
-        index: the shards.
-        rows: int64 [N], of the split test.
-        scores: row -> the scores of each of its seeds, on these rows.
+        pictures: N of them.
+        scores: row -> the scores of each of its seeds, on these pictures.
     """
 
-    def __init__(self, index: ShardIndex, rows: NDArray[np.int64], scores: Mapping[str, Sequence[Scores]]) -> None:
-        self.scores = scores
-        self._groups, sources = index.column("group")[rows], index.column("source")[rows].astype(str)
+    def __init__(self, pictures: Pictures, scores: Mapping[str, Sequence[Scores]]) -> None:
+        self.scores, self.hand_only = scores, pictures.hand_only
+        self._groups, sources = pictures.groups, pictures.sources
         self.sources = sorted(set(sources.tolist()))
-        self.hand_only = [
-            name for name in self.sources if "object" in missing_classes(index, rows[sources == name], TASK)
-        ]
         self._of_source = {name: sources == name for name in self.sources}
         self.groups = {name: len(set(self._groups[own])) for name, own in self._of_source.items()}
         self.samples = {name: int(own.sum()) for name, own in self._of_source.items()}

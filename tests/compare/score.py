@@ -1,4 +1,4 @@
-"""Score a run on the split test: counts of every picture, kept beside the run so that nothing is scored twice.
+"""Score a run on a split test: counts of every picture, kept beside the run so that nothing is scored twice.
 
 Shapes: N rows, F figures, K classes.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compare.data import Drawn
 from compare.truth import FullTruth, kinds_seen
 from hodata.labels import TASKS, Task
 
@@ -23,12 +24,11 @@ if TYPE_CHECKING:
     from hotrain.predict import Predictor
 
 TASK = TASKS["hand-object"]
-SCORES = "scores.npz"
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Counts of one run.
+    """Counts of one run, on the pictures of one or several sets.
 
     Args:
         stored: int64 [N, F, 3] against the stored masks, each source at the extent that they decide.
@@ -52,11 +52,16 @@ class Answers:
         return self._maps[row]
 
 
-def score_run(run: Path, shards: str, raw: Path) -> Path:
-    """Score a run's best checkpoint, unless that is done: RUN/scores.npz. For a process of its own."""
+def scores_file(run: Path, drawn: Drawn) -> Path:
+    """Where the scores of a run on a set of miniatures lie."""
+    return run / ("-".join(filter(None, ("scores", drawn.name))) + ".npz")
+
+
+def score_run(run: Path, drawn: Drawn) -> Path:
+    """Score a run's best checkpoint, unless that is done: `scores_file`. For a process of its own."""
     from hotrain.checkpoint import find
 
-    path = run / SCORES
+    path = scores_file(run, drawn)
     opened = find(run)
     if path.exists() and path.stat().st_mtime >= (opened.path / "weights.safetensors").stat().st_mtime:
         return path
@@ -66,8 +71,8 @@ def score_run(run: Path, shards: str, raw: Path) -> Path:
     from hotrain.predict import load_predictor
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    index = ShardIndex.open(shards)
-    scores = score(index, index.select(split="test"), load_predictor(opened, torch.device("cpu")), raw)
+    index = ShardIndex.open(drawn.shards)
+    scores = score(index, index.select(split="test"), load_predictor(opened, torch.device("cpu")), drawn.raw)
     partial = path.with_name(f".{path.name}")
     with partial.open("wb") as file:
         np.savez_compressed(file, **vars(scores))
@@ -75,10 +80,14 @@ def score_run(run: Path, shards: str, raw: Path) -> Path:
     return path
 
 
-def read_scores(run: Path) -> Scores:
-    """What `score_run` wrote."""
-    with np.load(run / SCORES) as arrays:
-        return Scores(**{name: arrays[name] for name in arrays.files})
+def read_scores(run: Path, sets: Sequence[Drawn]) -> Scores:
+    """What `score_run` wrote, of all sets, one after the other."""
+    parts: dict[str, list[NDArray[np.int64]]] = {field.name: [] for field in fields(Scores)}
+    for drawn in sets:
+        with np.load(scores_file(run, drawn)) as arrays:
+            for name, part in parts.items():
+                part.append(arrays[name])
+    return Scores(**{name: np.concatenate(part) for name, part in parts.items()})
 
 
 def score(index: ShardIndex, rows: NDArray[np.int64], predictor: Predictor, raw: Path) -> Scores:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from drawn_shards import Spec, write
 
 from compare import figure
+from compare.data import Drawn
 from compare.goals import goals
 from compare.paired import Estimate
 from compare.report import report, table
@@ -27,10 +30,12 @@ from compare.results import (
     TIPS,
     TUNED,
     Measure,
+    Pictures,
     Results,
 )
-from compare.score import TASK, Scores
+from compare.score import TASK, Scores, read_scores, scores_file
 from hodata.labels import Label
+from hodata.shards.reader import ShardIndex
 from hotrain.scoring.figures import Figures
 
 GOOD = {ARMS: 0.02, FLOOD: 0.11, FLOOD_TRUTH: 0.1}
@@ -76,16 +81,12 @@ def test_each_goal_can_be_missed(change: dict[str, float], what: str) -> None:
     assert missed(drawn(0.06, **change)) == [what]
 
 
-class Index:
-    """Two sources of 12 recordings each, one of which never says what is an object."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.source = np.array(["ego", "wrist"] * 12, dtype=object)
-        named = {"ego": [], "wrist": ["background", "object"]}
-        monkeypatch.setattr("compare.results.missing_classes", lambda index, rows, task: named[self.source[rows[0]]])
-
-    def column(self, name: str) -> np.ndarray:
-        return self.source if name == "source" else np.array([f"g{n}" for n in range(24)], dtype=object)
+# Two sources of 12 recordings each, one of which never says what is an object.
+PICTURES = Pictures(
+    np.array([f"/g{number}" for number in range(24)], dtype=object),
+    np.array(["ego", "wrist"] * 12, dtype=object),
+    ("wrist",),
+)
 
 
 def scores(seed: int, quality: float) -> Scores:
@@ -100,12 +101,12 @@ def scores(seed: int, quality: float) -> Scores:
     return Scores(**parts, pixels=pixels)
 
 
-def test_the_report_of_random_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_of_random_figures() -> None:
     rows = {PUBLISHED: 0.2, TUNED: 0.4, AS_DRAWN: 0.5, IGNORE: 0.55, OURS: 0.6}
     made = {row: [scores(10 * number + seed, quality) for seed in range(3)] for number, (row, quality) in
             enumerate(rows.items())}  # fmt: skip
-    results = Results(Index(monkeypatch), np.arange(24), made)  # type: ignore[arg-type]
-    assert results.hand_only == ["wrist"] and results.samples == {"ego": 12, "wrist": 12}
+    results = Results(PICTURES, made)
+    assert results.samples == {"ego": 12, "wrist": 12}
     found = results.difference(TUNED, OURS, OBJECT_IOU)
     assert found.value == pytest.approx(0.2, abs=0.02) and found.interval is not None and found.interval[0] > 0.15
     assert results.value(OURS, OBJECT_IOU).value == pytest.approx(
@@ -125,6 +126,31 @@ def test_the_report_of_random_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     picture = np.asarray(figure.charts(results))
     for row, color in figure.COLORS.items():
         assert (picture == color).all(-1).sum() > 100, row
+
+
+def test_recordings_of_two_sets_are_never_one(tmp_path: Path) -> None:
+    one = [Spec("disc", "test", 6), Spec("wrist", "test", 3, "hand-wrist", group="wrist/g", item=Label.BACKGROUND)]
+    other = [Spec("disc", "test", 6), Spec("disc", "train", 3)]
+    sets = {
+        name: ShardIndex.open(f"{write(tmp_path / f'set{name}', specs)}/*.tar")
+        for name, specs in {"": one, "further-3": other}.items()
+    }
+    pictures = Pictures.of(sets)
+    assert pictures.sources.tolist() == ["disc"] * 6 + ["wrist"] * 3 + ["disc"] * 6
+    assert pictures.hand_only == ("wrist",)
+    groups = pictures.groups.tolist()
+    assert len({*groups[:6]}) == len({*groups[9:]}) == 2 and not {*groups[:9]} & {*groups[9:]}
+
+
+def test_scores_of_two_sets_follow_each_other(tmp_path: Path) -> None:
+    sets = [Drawn("", tmp_path, ""), Drawn("further-3", tmp_path, "")]
+    parts = [scores(seed, 0.5) for seed in range(2)]
+    for drawn, part in zip(sets, parts, strict=True):
+        np.savez(scores_file(tmp_path, drawn), **vars(part))
+    read = read_scores(tmp_path, sets)
+    for name, counts in vars(read).items():
+        np.testing.assert_array_equal(counts[:24], getattr(parts[0], name))
+        np.testing.assert_array_equal(counts[24:], getattr(parts[1], name))
 
 
 def test_tables_line_up() -> None:
