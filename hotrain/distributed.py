@@ -6,6 +6,7 @@ Without a process group everything here is the identity, so the rest of the code
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from hodata.errors import HodataError
 from hotrain.errors import EXIT_INTERRUPTED, Interrupted, TrainingError
 
 T = TypeVar("T")
+_DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 def rank() -> int:
@@ -77,8 +79,10 @@ def join_group(device: str) -> torch.device:
         device: `auto`, `cpu`, `cuda` or `cuda:N`. `auto` takes a GPU where there is one.
 
     Raises:
-        TrainingError: there is no such GPU.
+        TrainingError: another name, or there is no such GPU.
     """
+    if not _DEVICES.fullmatch(device):
+        raise TrainingError(f"--device {device}: expected auto, cpu, cuda or cuda:N; nothing else is supported")
     cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     chosen = torch.device("cpu")
     if cuda:

@@ -95,3 +95,9 @@ def test_a_gpu_that_is_not_there_is_named(device: str, count: int, monkeypatch: 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     with pytest.raises(TrainingError, match=f"--device cuda:{count}: torch sees {count} CUDA GPUs here"):
         distributed.join_group(device)
+
+
+@pytest.mark.parametrize("device", ["mps", "gpu", "cuda:", "cuda0", ""])
+def test_a_device_that_is_none_does_not_train_on_the_cpu(device: str) -> None:
+    with pytest.raises(TrainingError, match="expected auto, cpu, cuda or cuda:N"):
+        distributed.join_group(device)
