@@ -137,6 +137,24 @@ def test_the_prior_costs_what_background_lacks_of_an_open_set(seed: int, classes
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31), classes=st.integers(2, 6), prior=st.sampled_from([0.0, 0.3]))
+def test_the_gradient_is_that_of_the_formula(seed: int, classes: int, prior: float) -> None:
+    logits, sets = arrays(seed, classes)
+    mine, theirs = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    set_loss(mine, sets, prior).backward()
+    for (b, y, x), of_pixel in np.ndenumerate(sets.numpy()):
+        if of_pixel == (1 << classes) - 1:
+            continue
+        pixel, members = theirs[b, :, y, x], [c for c in range(classes) if of_pixel >> c & 1]
+        loss = pixel.logsumexp(0) - pixel[members].logsumexp(0)
+        if 0 in members:
+            loss = loss + prior * (pixel[members].logsumexp(0) - pixel[0])
+        loss.backward()
+    expected = torch.zeros_like(logits) if theirs.grad is None else theirs.grad.float()
+    torch.testing.assert_close(mine.grad, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_gradients_are_finite_at_extreme_logits() -> None:
     logits = torch.tensor([1e4, -1e4, 0.0])[None, :, None, None].requires_grad_()
     loss = set_loss(logits, torch.tensor([[[0b010]]], dtype=torch.uint8))
