@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -38,3 +39,16 @@ def test_amounts_are_those_of_the_sets(seed: int, images: int) -> None:
     assert found.dtype == torch.int64 and found.tolist() == [*expected.tolist(), decide]
     on_device = class_sets(torch.from_numpy(label), torch.from_numpy(meaning), torch.from_numpy(tables))
     assert found[:-1].tolist() == torch.bincount(on_device.reshape(-1), minlength=16).tolist()
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_the_loss_is_a_mean_over_the_kept_pixels_of_each_head(share: float) -> None:
+    """All pixels alike, so that each costs log 4 whichever are kept; 0.4 times as much again by the auxiliary head."""
+    table = torch.from_numpy(task_table(MEANINGS["exact"], TASK))[None]
+    label, meaning = torch.ones(2, 4, 5, dtype=torch.uint8), torch.zeros(2, dtype=torch.int16)
+    config = FitConfig(("x",), "y", prior=0.0, hard_pixels=share)
+    criterion = Criterion(table, torch.full((16,), 3.0), config, torch.device("cpu"))
+    logits, sets = torch.zeros(2, 4, 4, 5), class_sets(label, meaning, table)
+    divisors = criterion.divisors(criterion.amounts(label, meaning))
+    assert float(criterion({"out": logits}, sets, divisors)) == pytest.approx(np.log(4))
+    assert float(criterion({"out": logits, "aux": logits}, sets, divisors)) == pytest.approx(1.4 * np.log(4))
