@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -27,6 +28,7 @@ OPEN_LABELS = ("sets", "ignore", "as-drawn")
 ON_CORRUPT = ("error", "skip")
 _RECIPES = Path(__file__).with_name("recipes")
 PRECISIONS = ("auto", "bf16", "fp32")
+DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")  # what `--device` takes, in every command
 
 # Options that say to how many of the crops something is done.
 SHARES = ("blur", "noise", "jpeg", "background", "paste")

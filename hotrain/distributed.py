@@ -6,7 +6,6 @@ Without a process group everything here is the identity, so the rest of the code
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -16,10 +15,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hodata.errors import HodataError
+from hotrain.config import DEVICES
 from hotrain.errors import EXIT_INTERRUPTED, Interrupted, TrainingError
 
 T = TypeVar("T")
-_DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 def rank() -> int:
@@ -73,22 +72,16 @@ def under_torchrun() -> bool:
 
 
 def join_group(device: str) -> torch.device:
-    """Join the group that the environment describes, if any, and choose this process's device.
+    """Join the processes of torchrun, if it started this one, and return the device of this process.
 
     Args:
-        device: `auto`, `cpu`, `cuda` or `cuda:N`. `auto` takes a GPU where there is one.
+        device: as of `chosen_device`.
 
     Raises:
-        TrainingError: another name, or there is no such GPU.
+        TrainingError: as `chosen_device`.
     """
-    if not _DEVICES.fullmatch(device):
-        raise TrainingError(f"--device {device}: expected auto, cpu, cuda or cuda:N; nothing else is supported")
-    cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    chosen = torch.device("cpu")
-    if cuda:
-        number = os.environ.get("LOCAL_RANK", "0")
-        chosen = torch.device(device) if ":" in device else torch.device("cuda", int(number))
-        require_gpu(chosen)
+    chosen = chosen_device(device)
+    cuda = chosen.type == "cuda"
     if under_torchrun() and not dist.is_initialized():
         # Small tensors stay on the CPU: their sums must not wait for the GPU's queue.
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
@@ -97,14 +90,28 @@ def join_group(device: str) -> torch.device:
     return chosen
 
 
-def require_gpu(device: torch.device) -> None:
-    """Raise TrainingError where torch sees no such GPU, which it says itself in many words and a traceback."""
+def chosen_device(name: str) -> torch.device:
+    """The device that people mean.
+
+    Args:
+        name: `auto`, `cpu`, `cuda` or `cuda:N`. `auto` takes a GPU where there is one; without a number it is that of
+            this process on its node.
+
+    Raises:
+        TrainingError: another name, or torch sees no such GPU, which it says itself in many words and a traceback.
+    """
+    if not DEVICES.fullmatch(name):
+        raise TrainingError(f"--device {name}: expected auto, cpu, cuda or cuda:N; nothing else is supported")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    number = int(name.partition(":")[2] or os.environ.get("LOCAL_RANK", "0"))
     count = torch.cuda.device_count()
-    if (device.index or 0) >= count:
+    if number >= count:
         raise TrainingError(
-            f"--device {device}: torch sees {count} CUDA GPUs here (nvidia-smi lists those of the machine, "
+            f"--device cuda:{number}: torch sees {count} CUDA GPUs here (nvidia-smi lists those of the machine, "
             "CUDA_VISIBLE_DEVICES hides some); leave --device out to compute on what there is"
         )
+    return torch.device("cuda", number)
 
 
 def leave_group() -> None:

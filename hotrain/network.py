@@ -49,27 +49,18 @@ class TorchNetwork:
 
     def __init__(self, path: Path, device: str) -> None:
         try:
-            import torch
+            from hotrain.distributed import chosen_device
         except ModuleNotFoundError as error:
             raise CheckpointError(
                 f"{path}: a run needs torch: pip install 'hodata[train]'; without it, annotate with the .onnx file "
                 "that `hotrain export` writes"
             ) from error
         from hotrain.checkpoint import find
-        from hotrain.distributed import require_gpu
         from hotrain.predict import load_predictor
         from hotrain.scoring.calibration import temperature_of
 
         opened = find(path)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            place = torch.device(device)
-        except RuntimeError as error:
-            raise CheckpointError(f"--device {device}: {error}") from error
-        if place.type == "cuda":
-            require_gpu(place)
-        self._predictor = load_predictor(opened, place)
+        self._predictor = load_predictor(opened, chosen_device(device))
         self.task = opened.task
         self.rule = InputRule.from_json(opened.facts["input_rule"])
         self.temperature = temperature_of(opened)

@@ -139,7 +139,8 @@ def _of_miniatures(options: argparse.Namespace) -> list[Goal]:
     results = Results(Pictures.of({one.name: ShardIndex.open(one.shards) for one in sets}), scores)
 
     verdict = goals(results)
-    (out / "report.md").write_text(report(results, verdict, tuning, best, _conditions(course, seeds, "miniatures")))
+    conditions = [*_conditions(course, seeds, "miniatures"), f"Scored on the split test of {len(sets)} sets of them."]
+    (out / "report.md").write_text(report(results, verdict, tuning, best, conditions))
     whole = {"images": EPOCHS * epoch_images(options.images), "seeds": seeds, "tuning": tuning, "best_rate": best}
     whole |= {"goals": [goal.to_json() for goal in verdict], **results.to_json()}
     (out / "results.json").write_text(json.dumps(whole, indent=1) + "\n")

@@ -51,7 +51,7 @@ def report(
     parts = [
         "# The reference project's recipe and ours",
         " ".join(conditions),
-        f"Split test: {sources}. Figures are per cent over all test pixels, means over seeds; in brackets 95 % "
+        f"Test pictures: {sources}. Figures are per cent over all test pixels, means over seeds; in brackets 95 % "
         "intervals over recordings and seeds. Hand and object IoU, boundary and fingertips are against the stored "
         "masks, each source at the extent that they decide; what names an extent is against the miniatures' full "
         "truth.",

@@ -15,7 +15,7 @@ import hotrain
 from hodata.labels import TASKS, Label
 from hotrain import checkpoint
 from hotrain.cli import cli
-from hotrain.errors import CheckpointError, FrameError
+from hotrain.errors import CheckpointError, FrameError, TrainingError
 from hotrain.model import create_model
 from hotrain.predict import load_predictor
 from hotrain.scoring.calibration import Calibration, Reliability, write_calibration
@@ -47,6 +47,12 @@ def save_run(
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.mark.parametrize("device", ["mps", "gpu", "cuda:7000"])
+def test_a_device_that_is_not_there_is_refused(run: Path, device: str) -> None:
+    with pytest.raises(TrainingError, match=rf"--device {device}: (expected auto|torch sees \d+ CUDA GPUs)"):
+        hotrain.load(run, device=device)
 
 
 def test_predictions_are_those_of_evaluation(run: Path) -> None:

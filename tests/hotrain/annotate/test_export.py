@@ -66,6 +66,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return run, Path(done.stdout.strip())
 
 
+def test_a_device_that_is_none_is_refused(exported: tuple[Path, Path]) -> None:
+    with pytest.raises(CheckpointError, match="--device mps: expected auto, cpu, cuda or cuda:N"):
+        OnnxNetwork(exported[1], "mps")
+
+
 @pytest.mark.parametrize("size", [(96, 96), (129, 97), (400, 300), (33, 500)])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_logits_at_any_size(exported: tuple[Path, Path], size: tuple[int, int], batch: int) -> None:
