@@ -24,7 +24,9 @@ def load(path: str | Path, *, device: str = "auto", extent: str = "wrist") -> Se
         extent: where a hand ends: `wrist`, or `arm` to count arms as hand.
 
     Raises:
-        CheckpointError: there is no checkpoint, or it is damaged or of another version.
+        CheckpointError: there is no checkpoint, or it is damaged or of another version; an ONNX file cannot run on the
+            device.
+        TrainingError: a run cannot run on the device.
     """
     from hotrain.api import load
 

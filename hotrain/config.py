@@ -28,7 +28,9 @@ OPEN_LABELS = ("sets", "ignore", "as-drawn")
 ON_CORRUPT = ("error", "skip")
 _RECIPES = Path(__file__).with_name("recipes")
 PRECISIONS = ("auto", "bf16", "fp32")
-DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")  # what `--device` takes, in every command
+# What `--device` takes, in every command, and what is said of anything else.
+DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
+NO_DEVICE = "expected auto, cpu, cuda or cuda:N; nothing else is supported"
 
 # Options that say to how many of the crops something is done.
 SHARES = ("blur", "noise", "jpeg", "background", "paste")

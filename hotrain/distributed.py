@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hodata.errors import HodataError
-from hotrain.config import DEVICES
+from hotrain.config import DEVICES, NO_DEVICE
 from hotrain.errors import EXIT_INTERRUPTED, Interrupted, TrainingError
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ def chosen_device(name: str) -> torch.device:
         TrainingError: another name, or torch sees no such GPU, which it says itself in many words and a traceback.
     """
     if not DEVICES.fullmatch(name):
-        raise TrainingError(f"--device {name}: expected auto, cpu, cuda or cuda:N; nothing else is supported")
+        raise TrainingError(f"--device {name}: {NO_DEVICE}")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     number = int(name.partition(":")[2] or os.environ.get("LOCAL_RANK", "0"))

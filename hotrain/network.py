@@ -35,7 +35,8 @@ def open_network(path: Path, device: str = "auto") -> Network:
     """Open a run, a checkpoint or an ONNX file.
 
     Raises:
-        CheckpointError: there is none, or it is damaged or of another version.
+        CheckpointError: there is none, or it is damaged or of another version; an ONNX file cannot run on the device.
+        TrainingError: a run cannot run on the device.
     """
     if path.suffix == ".onnx":
         from hotrain.onnx_network import OnnxNetwork

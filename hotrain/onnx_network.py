@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hodata.labels import TASKS
-from hotrain.config import DEVICES
+from hotrain.config import DEVICES, NO_DEVICE
 from hotrain.errors import CheckpointError
 from hotrain.input_rule import InputRule
 from hotrain.network import file_sha256, stored_temperature
@@ -34,7 +34,7 @@ class OnnxNetwork:
         except ModuleNotFoundError as error:
             raise CheckpointError(f"{path}: needs onnxruntime: pip install onnxruntime (or 'hodata[onnx]')") from error
         if not DEVICES.fullmatch(device):
-            raise CheckpointError(f"--device {device}: expected auto, cpu, cuda or cuda:N; nothing else is supported")
+            raise CheckpointError(f"--device {device}: {NO_DEVICE}")
         self.identity = file_sha256(path)
         wanted = ["CPUExecutionProvider"] if device == "cpu" else ["CUDAExecutionProvider", "CPUExecutionProvider"]
         available = set(onnxruntime.get_available_providers())

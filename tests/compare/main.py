@@ -59,7 +59,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--jobs", type=int, default=min(os.cpu_count() or 1, 2), help="runs at a time, which share the cores"
     )
-    parser.add_argument("--raw", type=Path, help="miniatures that are there already, with --shards")
+    parser.add_argument(
+        "--raw", type=Path, help="miniatures that are there already, with --shards; no others are drawn"
+    )
     parser.add_argument("--shards", help="a glob of the shards made of them")
     parser.add_argument("--real", help="a glob of shards of real pictures, in place of miniatures: hands alone")
     parser.add_argument(

@@ -49,16 +49,10 @@ class Setting:
 
     def options(self) -> tuple[str, ...]:
         """Of `hotrain fit`."""
+        device = "cuda:0" if self.device == "cuda" else self.device
         return (
             *("--model", self.model, "--weights", "none", "--batch-size", str(BATCH), "--workers", str(self.workers)),
-            *(
-                "--device",
-                "cuda:0" if self.device == "cuda" else self.device,
-                "--precision",
-                self.precision,
-                "--crop",
-                str(self.side),
-            ),
+            *("--device", device, "--precision", self.precision, "--crop", str(self.side)),
         )
 
 
