@@ -1,14 +1,15 @@
 """From logits at the network's size to classes and confidence at the image's own size, in one pass over the pixels.
 
-What `predict.NetworkPredictor.logits` followed by softmax and argmax gives, without arrays of K floats per pixel: an
-image of 8000x6000 pixels needs 96 MB here, not 1.5 GB. It releases the GIL, so that threads do it while the network
-is busy with the next images, and needs no torch.
+What `predict.likeliest` answers of `predict.NetworkPredictor.logits`, without arrays of K floats per pixel: an image of
+8000x6000 pixels needs 96 MB here, not 1.5 GB. It releases the GIL, so that threads do it while the network is busy with
+the next images, and needs no torch.
 
 Shapes: K classes, P public classes, h w the network's pixels, H W the image's.
 """
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any
 
@@ -23,20 +24,26 @@ _SURE = 9.0  # a runner-up so far behind that even K - 1 of them change 255 by l
 def decide(
     logits: NDArray[np.float32], size: tuple[int, int], fold: NDArray[np.uint8], temperature: float = 1.0
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Enlarge logits bilinearly, answer the likeliest class, and say how sure it is.
+    """Enlarge logits bilinearly, answer the likeliest public class, and say how sure it is.
+
+    Probabilities of the classes that are one public class are added first: at a wrist that ends at extent `arm`, hand
+    and arm may both be less likely than background, and together likelier.
 
     Args:
         logits: float32 [K, h, w].
         size: (width, height) of the image.
-        fold: uint8 [K], class -> public class (`Task.fold`), applied after the argmax.
-        temperature: logits are divided by it before the softmax; 1 where the run stored none (Guo et al. 2017,
-            "On calibration of modern neural networks").
+        fold: uint8 [K], class -> public class (`Task.fold`).
+        temperature: logits are divided by it for the confidence; 1 where the run stored none (Guo et al. 2017, "On
+            calibration of modern neural networks"). It changes no answer.
 
     Returns:
         public classes uint8 [H, W], and confidence uint8 [H, W]: 255 times the softmax probability that the pixel is
         of the answered public class, which is the sum over the classes folded into it.
     """
     width, height = size
+    count, public = len(fold), int(fold.max()) + 1
+    # All classes but the best together are likelier than it only where the second is so near.
+    near = math.log(count - 1) if public < count and count > 2 else -1.0
     classes = np.empty((height, width), dtype=np.uint8)
     confidence = np.empty((height, width), dtype=np.uint8)
     _kernel()(
@@ -44,6 +51,8 @@ def decide(
         np.ascontiguousarray(fold, dtype=np.uint8),
         _exponential(),
         np.float32(_STEPS / temperature),
+        np.float32(near),
+        np.zeros(public, dtype=np.float32),
         *_taps(logits.shape[1], height),
         *_taps(logits.shape[2], width),
         classes,
@@ -71,10 +80,12 @@ def _exponential() -> NDArray[np.float32]:
 def _kernel() -> Any:
     from numba import njit
 
-    sure = np.float32(_SURE * _STEPS)
+    sure, steps = np.float32(_SURE * _STEPS), np.float32(_STEPS)
 
     @njit(cache=True, nogil=True, fastmath=False)
-    def kernel(logits, fold, table, sharpness, top, bottom, down, left, right, across, classes, confidence):  # type: ignore[no-untyped-def]
+    def kernel(  # type: ignore[no-untyped-def]
+        logits, fold, table, sharpness, near, sums, top, bottom, down, left, right, across, classes, confidence
+    ):
         count, _, narrow = logits.shape
         height, width = classes.shape
         last, half = np.int32(len(table) - 1), np.float32(0.5)
@@ -99,9 +110,16 @@ def _kernel() -> Any:
                     winner[x] = c if higher else winner[x]
                     best[x] = own[x] if higher else best[x]
             for x in range(width):
+                gap = best[x] - second[x]
                 answer = fold[winner[x]]
+                if gap < near:
+                    sums[:] = 0.0
+                    for c in range(count):
+                        sums[fold[c]] += table[min(np.int32((best[x] - values[c, x]) * steps + half), last)]
+                    for p in range(len(sums)):
+                        answer = p if sums[p] > sums[answer] else answer
                 classes[y, x] = answer
-                if (best[x] - second[x]) * sharpness > sure:
+                if gap * sharpness > sure and answer == fold[winner[x]]:
                     confidence[y, x] = 255
                     continue
                 total, kept = np.float32(0.0), np.float32(0.0)

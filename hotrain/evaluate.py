@@ -10,7 +10,7 @@ A damaged sample ends the evaluation, unless the caller gives a tally: then it i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -123,12 +123,9 @@ def evaluate(
         raise SelectionError("no sample is selected for evaluation")
     truth = truth or StoredTruth(index)
     rows, not_scored = scored_rows(index, rows, truth)
-    extents = {}
-    for name in present(index, "source", rows):
-        meanings = {meaning.name: meaning for meaning in map(truth.meaning, rows_of(index, rows, name).tolist())}
-        extents[name] = source_extent(list(meanings.values()), task, extent)
+    extents = source_extents(index, rows, task, truth, extent)
     by_sample = SampleCounts(index, rows, task, extents) if details else None
-    counts = count(index, rows, task, predictor, truth, batch_size, tally, on_batch, by_sample)
+    counts = count(index, rows, task, predictor, truth, extents, batch_size, tally, on_batch, by_sample)
     found = report(counts.matrices, counts.samples, task, extents)
     return replace(found, not_scored=not_scored, details=by_sample)
 
@@ -139,6 +136,7 @@ def count(
     task: Task,
     predictor: Predictor | RowPredictor,
     truth: Truth,
+    extents: Mapping[str, str],
     batch_size: int,
     tally: Tally | None = None,
     on_batch: Callable[[int], None] = lambda samples: None,
@@ -146,12 +144,14 @@ def count(
 ) -> Counts:
     """The counts behind `evaluate`, whose arguments these are: the same on every rank, at every number of ranks.
 
+    `extents` says at which extent each source is scored, which a network's answers depend on (`predict.likeliest`).
     `by_sample` is filled with the counts of every image.
     """
     if not len(rows):
         raise SelectionError("no sample is selected for evaluation")
     names, source = coded(index, "source")
     sources = present(index, "source", rows)
+    folds = {name: task.fold(extents[name]) for name in sources}
     key_of = dict(zip(rows.tolist(), index.table.column("key").take(rows).to_pylist(), strict=True))
     matrices = {name: np.zeros((1 << len(task.classes), len(task.classes)), dtype=np.int64) for name in sources}
     samples = dict.fromkeys(sources, 0)
@@ -162,7 +162,8 @@ def count(
     for batch in _load(index, batches, predictor, truth, tally is not None, by_sample is not None):
         answers: Sequence[NDArray[np.uint8]] | NDArray[np.uint8] = batch.prepared
         if not isinstance(predictor, RowPredictor):
-            answers = predictor.classes(batch.prepared, batch.size) if batch.rows else ()
+            own = [folds[names[source[row]]] for row in batch.rows]
+            answers = predictor.classes(batch.prepared, batch.size, np.stack(own)) if own else ()
         for row, mask, hands, answer in zip(batch.rows, batch.masks, batch.hands, answers, strict=True):
             sets = task_table(truth.meaning(row), task)[mask]
             if not sets.all():
@@ -191,6 +192,15 @@ def count(
     if by_sample is not None:
         by_sample.join()
     return counts
+
+
+def source_extents(index: ShardIndex, rows: NDArray[np.int64], task: Task, truth: Truth, extent: str) -> dict[str, str]:
+    """source -> the extent at which `evaluate` scores it: the wanted one if its masks decide it, else the other one."""
+    found = {}
+    for name in present(index, "source", rows):
+        meanings = {meaning.name: meaning for meaning in map(truth.meaning, rows_of(index, rows, name).tolist())}
+        found[name] = source_extent(list(meanings.values()), task, extent)
+    return found
 
 
 def rows_of(index: ShardIndex, rows: NDArray[np.int64], source: str) -> NDArray[np.int64]:

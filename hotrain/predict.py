@@ -24,13 +24,18 @@ class Predictor(Protocol):
         """One image uint8 [H, W, 3] as it enters; called in loading threads."""
         ...
 
-    def classes(self, prepared: Sequence[NDArray[Any]], size: tuple[int, int]) -> NDArray[np.uint8]:
-        """Class ids uint8 [B, H, W] of images of one size (width, height)."""
+    def classes(
+        self, prepared: Sequence[NDArray[Any]], size: tuple[int, int], folds: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
+        """Class ids uint8 [B, H, W] of images of one size (width, height), as `likeliest` chooses them.
+
+        `folds` is uint8 [B, K]: what the classes of each image will be folded by; None: they stay as they are.
+        """
         ...
 
 
 class NetworkPredictor:
-    """Applies a network: input rule, normalisation, logits resized to the image's own size, argmax there.
+    """Applies a network: input rule, normalisation, logits resized to the image's own size, the likeliest class there.
 
     Args:
         model: on `device`; put into evaluation mode for the call only.
@@ -47,8 +52,13 @@ class NetworkPredictor:
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return self._rule.resize(image)
 
-    def classes(self, prepared: Sequence[NDArray[Any]], size: tuple[int, int]) -> NDArray[np.uint8]:
-        answer: NDArray[np.uint8] = self.logits(prepared, size).argmax(1).byte().cpu().numpy()
+    @torch.inference_mode()
+    def classes(
+        self, prepared: Sequence[NDArray[Any]], size: tuple[int, int], folds: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
+        logits = self.logits(prepared, size)
+        chosen = logits.argmax(1) if folds is None else likeliest(logits.softmax(1), folds)
+        answer: NDArray[np.uint8] = chosen.byte().cpu().numpy()
         return answer
 
     @torch.inference_mode()
@@ -67,6 +77,27 @@ class NetworkPredictor:
         finally:
             self._model.train(training)
         return out.float()
+
+
+def likeliest(probabilities: Tensor, folds: NDArray[np.uint8]) -> Tensor:
+    """Of the likeliest public class the likeliest class: folded, it is the answer that `decide` gives.
+
+    Probabilities of the classes that are one public class are added before they are compared.
+
+    Args:
+        probabilities: float32 [B, K, H, W], each pixel's up to a common factor.
+        folds: uint8 [B, K], class -> public class (`Task.fold`), of each image.
+
+    Returns:
+        int64 [B, H, W], class ids.
+    """
+    chosen = []
+    for own, fold in zip(probabilities, folds, strict=True):
+        merged = [np.flatnonzero(fold == public).tolist() for public in range(int(fold.max()) + 1)]
+        public = torch.stack([own[classes].sum(0) for classes in merged]).argmax(0)
+        of_class = torch.from_numpy(fold.astype(np.int64)).to(own.device)
+        chosen.append(torch.where(of_class[:, None, None] == public, own, -1.0).argmax(0))
+    return torch.stack(chosen)
 
 
 @torch.inference_mode()

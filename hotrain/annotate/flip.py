@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hodata.labels import Task
+from hotrain.decide import decide
 
 
 def mirrored_classes(task: Task) -> list[int]:
@@ -34,7 +35,8 @@ def flip_average(
         that either calls foreground (0 where neither sees any).
     """
     back = mirrored[:, mirrored_classes(task), :, ::-1]
-    one, other = fold[straight.argmax(1)], fold[back.argmax(1)]
+    size = (straight.shape[3], straight.shape[2])
+    one, other = (np.stack([decide(each, size, fold)[0] for each in logits]) for logits in (straight, back))
     seen = ((one > 0) | (other > 0)).sum((1, 2))
     differ = (one != other).sum((1, 2))
     return (straight + back) * np.float32(0.5), [float(d / s) if s else 0.0 for d, s in zip(differ, seen, strict=True)]

@@ -42,7 +42,10 @@ class ColorHistogram:
         """uint8 [H, W, 3] -> the class of every pixel, uint8 [H, W]."""
         return self._class_of_bin[color_bins(image)]
 
-    def classes(self, prepared: Sequence[NDArray[Any]], size: tuple[int, int]) -> NDArray[np.uint8]:
+    def classes(
+        self, prepared: Sequence[NDArray[Any]], size: tuple[int, int], folds: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
+        """What `prepare` said: each class's factor was chosen at one extent already."""
         return np.stack(prepared)
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from hodata.labels import Task
-from hotrain.predict import NetworkPredictor
+from hotrain.predict import NetworkPredictor, likeliest
 
 
 class FlippedPredictor:
@@ -28,11 +28,14 @@ class FlippedPredictor:
         return self._predictor.prepare(image)
 
     @torch.inference_mode()
-    def classes(self, prepared: Sequence[NDArray[Any]], size: tuple[int, int]) -> NDArray[np.uint8]:
+    def classes(
+        self, prepared: Sequence[NDArray[Any]], size: tuple[int, int], folds: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
         straight = self._predictor.logits(prepared, size).softmax(1)
         mirrored = self._predictor.logits([image[:, ::-1] for image in prepared], size).softmax(1)
         together = straight + mirrored.flip(-1)[:, self._swap]
-        answer: NDArray[np.uint8] = together.argmax(1).byte().cpu().numpy()
+        chosen = together.argmax(1) if folds is None else likeliest(together, folds)
+        answer: NDArray[np.uint8] = chosen.byte().cpu().numpy()
         return answer
 
 

@@ -164,7 +164,7 @@ def _sheet(index: ShardIndex, runs: Mapping[str, Path], raw: Path) -> Image:
     truth = FullTruth(index, raw)
     answers = {}
     for title, run in runs.items():
-        maps = answers_of_run(index, np.array(rows), run)
+        maps = answers_of_run(index, np.array(rows), run, "wrist")
         answers[title] = [maps[row] for row in rows]
     return figure.sheet(read_images(index, rows), [truth.mask(row) for row in rows], answers, TASK)
 

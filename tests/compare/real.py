@@ -39,7 +39,7 @@ def compare_real(course: Course, seeds: int, conditions: Sequence[str], say: Cal
     answers: dict[str, list[dict[int, NDArray[np.uint8]]]] = {}
     for title, recipe in ((f"reference, lr tuned: {best}", reference(best)), ("ours", OURS_ANYWHERE)):
         folders = [course.folder(Run(recipe, seed)) for seed in range(seeds)]
-        answers[title] = [answers_of_run(course.index, rows, folder, device) for folder in folders]
+        answers[title] = [answers_of_run(course.index, rows, folder, "arm", device) for folder in folders]
         say(f"answered: {title}")
     scores = {title: [count(course.index, rows, TASK, maps, "arm") for maps in own] for title, own in answers.items()}
     found = {title: _values(own) for title, own in scores.items()}

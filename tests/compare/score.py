@@ -6,7 +6,7 @@ Shapes: N rows, F figures, K classes.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from hodata.labels import TASKS, Task
 if TYPE_CHECKING:
     from hodata.shards.reader import ShardIndex
     from hotrain.evaluate import Truth
-    from hotrain.predict import Predictor
+    from hotrain.predict import NetworkPredictor
 
 TASK = TASKS["hand-object"]
 
@@ -90,18 +90,18 @@ def read_scores(run: Path, sets: Sequence[Drawn]) -> Scores:
     return Scores(**{name: np.concatenate(part) for name, part in parts.items()})
 
 
-def score(index: ShardIndex, rows: NDArray[np.int64], predictor: Predictor, raw: Path) -> Scores:
+def score(index: ShardIndex, rows: NDArray[np.int64], predictor: NetworkPredictor, raw: Path) -> Scores:
     """Answer every row once, and count against the stored masks and against the full truth."""
-    from hotrain.evaluate import StoredTruth
+    from hotrain.evaluate import StoredTruth, source_extents
 
-    maps = answer_rows(index, rows, predictor)
     full, stored = FullTruth(index, raw), StoredTruth(index)
-    counts = {
-        name: count(index, rows, TASK, maps, extent, truth)
-        for name, extent, truth in (("stored", "wrist", None), ("wrist", "wrist", full), ("arm", "arm", full))
-    }
+    asked: dict[str, tuple[str, Truth]] = {"stored": ("wrist", stored), "wrist": ("wrist", full), "arm": ("arm", full)}
+    extents = [source_extents(index, rows, TASK, truth, extent) for extent, truth in asked.values()]
+    maps = dict(zip(asked, answer_rows(index, rows, TASK, predictor, extents), strict=True))
+    counts = {name: count(index, rows, TASK, maps[name], extent, truth) for name, (extent, truth) in asked.items()}
     pixels = [
-        kinds_seen(full.mask(row), stored.mask(row), stored.meaning(row), maps[row], TASK) for row in rows.tolist()
+        kinds_seen(full.mask(row), stored.mask(row), stored.meaning(row), maps["wrist"][row], TASK)
+        for row in rows.tolist()
     ]
     return Scores(**counts, pixels=np.stack(pixels))
 
@@ -120,7 +120,7 @@ def count(
         index: the shards.
         rows: int64 [N].
         task: whose classes the answers are.
-        maps: row -> class ids uint8 [H, W].
+        maps: row -> class ids uint8 [H, W], chosen for that extent.
         extent: wanted, as in `hotrain.evaluate`.
         truth: None: the stored masks.
     """
@@ -132,27 +132,41 @@ def count(
 
 
 def answers_of_run(
-    index: ShardIndex, rows: NDArray[np.int64], run: Path, device: str = "cpu"
+    index: ShardIndex, rows: NDArray[np.int64], run: Path, extent: str, device: str = "cpu"
 ) -> dict[int, NDArray[np.uint8]]:
-    """`answer_rows` by a run's best checkpoint, computed on `device`."""
+    """Class ids uint8 [H, W] of each row by a run's best checkpoint, computed on `device`, for `count` at an extent."""
     import torch
 
     from hotrain.checkpoint import find
+    from hotrain.evaluate import StoredTruth, source_extents
     from hotrain.predict import load_predictor
 
-    return answer_rows(index, rows, load_predictor(find(run), torch.device(device)))
+    opened = find(run)
+    extents = source_extents(index, rows, opened.task, StoredTruth(index), extent)
+    predictor = load_predictor(opened, torch.device(device))
+    return answer_rows(index, rows, opened.task, predictor, [extents])[0]
 
 
-def answer_rows(index: ShardIndex, rows: NDArray[np.int64], predictor: Predictor) -> dict[int, NDArray[np.uint8]]:
-    """Class ids uint8 [H, W] of each row."""
+def answer_rows(
+    index: ShardIndex,
+    rows: NDArray[np.int64],
+    task: Task,
+    predictor: NetworkPredictor,
+    extents: Sequence[Mapping[str, str]],
+) -> list[dict[int, NDArray[np.uint8]]]:
+    """Row -> class ids uint8 [H, W], for each of some ways to end hands: source -> extent."""
     from hotrain.evaluate import equal_size_batches
+    from hotrain.predict import likeliest
 
-    maps: dict[int, NDArray[np.uint8]] = {}
+    sources = index.column("source")
+    maps: list[dict[int, NDArray[np.uint8]]] = [{} for _ in extents]
     for batch in equal_size_batches(index, rows, 8):
         images = read_images(index, batch)
         size = (images[0].shape[1], images[0].shape[0])
-        answered = predictor.classes([predictor.prepare(image) for image in images], size)
-        maps |= dict(zip(batch, answered, strict=True))
+        probabilities = predictor.logits([predictor.prepare(image) for image in images], size).softmax(1)
+        for own, extent in zip(maps, extents, strict=True):
+            folds = np.stack([task.fold(extent[sources[row]]) for row in batch])
+            own |= dict(zip(batch, likeliest(probabilities, folds).byte().cpu().numpy(), strict=True))
     return maps
 
 

@@ -64,7 +64,7 @@ def test_rows_learn_hands_alone_and_weigh_no_source(tmp_path: Path) -> None:
 def test_the_page_and_its_pictures(index: ShardIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = index.reader()
 
-    def answers(index: ShardIndex, rows: np.ndarray, folder: Path, device: str) -> dict[int, np.ndarray]:
+    def answers(index: ShardIndex, rows: np.ndarray, folder: Path, extent: str, device: str) -> dict[int, np.ndarray]:
         """Ours knows all but a column for each seed, the reference nothing."""
         truth = {row: (reader.mask(row) > 0).astype(np.uint8) for row in rows.tolist()}
         for mask in truth.values():

@@ -22,7 +22,7 @@ from torch.nn import functional
 from hodata.labels import MEANINGS, TASKS, Meaning, task_table
 from hodata.shards.reader import ShardIndex
 from hotrain.errors import SelectionError
-from hotrain.evaluate import StoredTruth, count, equal_size_batches, evaluate, key_sum
+from hotrain.evaluate import StoredTruth, count, equal_size_batches, evaluate, key_sum, source_extents
 from hotrain.input_rule import InputRule
 from hotrain.loading.data import decode_image
 from hotrain.model import IMAGENET_MEAN, IMAGENET_STD, create_model
@@ -39,7 +39,9 @@ class ByBrightness:
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return np.where(image[..., 0] > 150, 1, np.where(image[..., 1] > 120, 2, 0)).astype(np.uint8)
 
-    def classes(self, prepared: Sequence[NDArray[Any]], size: tuple[int, int]) -> NDArray[np.uint8]:
+    def classes(
+        self, prepared: Sequence[NDArray[Any]], size: tuple[int, int], folds: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
         assert all(image.shape == (size[1], size[0]) for image in prepared)
         return np.stack(prepared)
 
@@ -158,7 +160,9 @@ def count_selections(folder: str) -> list[dict[str, Any]]:
     found = []
     for name, batch_size in SELECTIONS:
         rows = chosen_rows(index, name)
-        counts = count(index, rows, TASK, ByBrightness(), StoredTruth(index), batch_size)
+        truth = StoredTruth(index)
+        extents = source_extents(index, rows, TASK, truth, "wrist")
+        counts = count(index, rows, TASK, ByBrightness(), truth, extents, batch_size)
         matrices = {source: matrix.tolist() for source, matrix in counts.matrices.items()}
         found.append({"matrices": matrices, "samples": counts.samples})
     return found

@@ -52,8 +52,9 @@ def assert_same_counts(run: Path, shards: Path, masks: Path, extent: str = "wris
     predictor = load_predictor(checkpoint.find(run), torch.device("cpu"))
     read, matched, said = open_masks(masks, index, rows, TASK, None)
     assert len(rows) > 2 and not matched.missing and said == extent
-    (asked,) = count(index, rows, TASK, predictor, truth, 4).matrices.values()
-    (scored,) = count(index, rows, TASK, read, truth, 4).matrices.values()
+    extents = dict.fromkeys(index.column("source"), extent)
+    (asked,) = count(index, rows, TASK, predictor, truth, extents, 4).matrices.values()
+    (scored,) = count(index, rows, TASK, read, truth, extents, 4).matrices.values()
     assert (asked.sum(0) > 0).all(), "the model must answer every class, or nothing is tested"
     folded = np.zeros_like(asked)
     np.add.at(folded.T, TASK.fold(extent), asked.T)

@@ -54,7 +54,7 @@ class HalfOfTheHand:
         answer[24:] = 0
         return answer
 
-    def classes(self, prepared: Any, size: tuple[int, int]) -> np.ndarray:
+    def classes(self, prepared: Any, size: tuple[int, int], folds: np.ndarray | None = None) -> np.ndarray:
         return np.stack(prepared)
 
 
