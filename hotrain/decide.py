@@ -80,7 +80,7 @@ def _exponential() -> NDArray[np.float32]:
 def _kernel() -> Any:
     from numba import njit
 
-    sure, steps = np.float32(_SURE * _STEPS), np.float32(_STEPS)
+    sure = np.float32(_SURE * _STEPS)
 
     @njit(cache=True, nogil=True, fastmath=False)
     def kernel(  # type: ignore[no-untyped-def]
@@ -115,7 +115,7 @@ def _kernel() -> Any:
                 if gap < near:
                     sums[:] = 0.0
                     for c in range(count):
-                        sums[fold[c]] += table[min(np.int32((best[x] - values[c, x]) * steps + half), last)]
+                        sums[fold[c]] += math.exp(values[c, x] - best[x])
                     for p in range(len(sums)):
                         answer = p if sums[p] > sums[answer] else answer
                 classes[y, x] = answer

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from hodata.labels import Task
-from hotrain.predict import NetworkPredictor, likeliest
+from hotrain.predict import NetworkPredictor, answers, at_size
 
 
 class FlippedPredictor:
-    """The mean of the class probabilities of an image and of its mirror image, mirrored back with sides swapped.
+    """The mean of the logits of an image and of its mirror image, mirrored back with sides swapped, as `annotate` does.
 
     Args:
         predictor: answers one image.
@@ -31,12 +31,9 @@ class FlippedPredictor:
     def classes(
         self, prepared: Sequence[NDArray[Any]], size: tuple[int, int], folds: NDArray[np.uint8] | None = None
     ) -> NDArray[np.uint8]:
-        straight = self._predictor.logits(prepared, size).softmax(1)
-        mirrored = self._predictor.logits([image[:, ::-1] for image in prepared], size).softmax(1)
-        together = straight + mirrored.flip(-1)[:, self._swap]
-        chosen = together.argmax(1) if folds is None else likeliest(together, folds)
-        answer: NDArray[np.uint8] = chosen.byte().cpu().numpy()
-        return answer
+        straight = self._predictor.network_logits(prepared)
+        mirrored = self._predictor.network_logits([image[:, ::-1] for image in prepared])
+        return answers(at_size((straight + mirrored.flip(-1)[:, self._swap]) / 2, size), folds)
 
 
 def mirrored_classes(task: Task) -> NDArray[np.int64]:

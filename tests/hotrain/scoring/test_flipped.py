@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from hodata.labels import MIRROR, TASKS
+from hodata.labels import EXTENTS, MIRROR, TASKS
 from hotrain.scoring.flipped import FlippedPredictor, mirrored_classes
 
 
@@ -22,9 +22,9 @@ class ByChannel:
     def prepare(self, image: np.ndarray) -> np.ndarray:
         return image
 
-    def logits(self, prepared: Sequence[Any], size: tuple[int, int]) -> torch.Tensor:
+    def network_logits(self, prepared: Sequence[Any]) -> torch.Tensor:
         stacked = torch.from_numpy(np.stack([np.ascontiguousarray(image) for image in prepared])).permute(0, 3, 1, 2)
-        return stacked + self._slope * torch.arange(size[0]) * torch.arange(stacked.shape[1])[:, None, None]
+        return stacked + self._slope * torch.arange(stacked.shape[3]) * torch.arange(stacked.shape[1])[:, None, None]
 
 
 @pytest.mark.parametrize("task_name", sorted(TASKS))
@@ -37,23 +37,23 @@ def test_classes_swap_as_their_labels_do(task_name: str) -> None:
         assert {int(swap[c]) for c in task.sets[label]} == task.sets[other]
 
 
-def test_the_mean_of_probabilities_is_a_plain_loop() -> None:
+def test_the_mean_is_a_plain_loop() -> None:
     task = TASKS["sides"]
     rng = np.random.default_rng(0)
     image = rng.normal(size=(5, 8, len(task.classes))).astype(np.float32)
     model = ByChannel(0.3)
-    found = FlippedPredictor(model, task).classes([image, image], (8, 5))  # type: ignore[arg-type]
+    predictor = FlippedPredictor(model, task)  # type: ignore[arg-type]
+    folds = np.stack([task.fold(extent) for extent in EXTENTS])
+    found, merged = (predictor.classes([image, image], (8, 5), each) for each in (None, folds))
     swap = [0, 2, 1, 3, 5, 4]
-
-    def probabilities(pixels: np.ndarray) -> np.ndarray:
-        raised = np.exp(model.logits([pixels], (8, 5))[0].numpy())
-        return raised / raised.sum(0)
-
-    straight, mirrored = probabilities(image), probabilities(image[:, ::-1])
+    straight, mirrored = (model.network_logits([pixels])[0].numpy() for pixels in (image, image[:, ::-1]))
     for y in range(5):
         for x in range(8):
-            mean = [straight[c, y, x] + mirrored[swap[c], y, 7 - x] for c in range(6)]
+            mean = [(straight[c, y, x] + mirrored[swap[c], y, 7 - x]) / 2 for c in range(6)]
             assert found[0, y, x] == found[1, y, x] == int(np.argmax(mean))
+            for fold, one in zip(folds, merged, strict=True):
+                summed = np.bincount(fold, np.exp(mean))
+                assert fold[one[y, x]] == int(np.argmax(summed))
 
 
 def test_answers_of_mirror_images_are_mirror_images() -> None:
