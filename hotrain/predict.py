@@ -78,8 +78,8 @@ class NetworkPredictor:
 
 def answers(logits: Tensor, folds: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
     """`Predictor.classes` from logits [B, K, H, W]."""
-    chosen = logits.argmax(1) if folds is None else likeliest(logits.softmax(1), folds)
-    found: NDArray[np.uint8] = chosen.byte().cpu().numpy()
+    chosen = _first_largest(logits.unbind(1)) if folds is None else likeliest(logits.softmax(1), folds)
+    found: NDArray[np.uint8] = chosen.cpu().numpy()
     return found
 
 

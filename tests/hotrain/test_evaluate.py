@@ -26,7 +26,7 @@ from hotrain.evaluate import StoredTruth, count, equal_size_batches, evaluate, k
 from hotrain.input_rule import InputRule
 from hotrain.loading.data import decode_image
 from hotrain.model import IMAGENET_MEAN, IMAGENET_STD, create_model
-from hotrain.predict import NetworkPredictor
+from hotrain.predict import NetworkPredictor, likeliest
 from hotrain.scoring.metrics import confusion, score
 from hotrain.scoring.scorecard import document, scorecard
 
@@ -143,6 +143,26 @@ def test_a_row_counted_twice_is_refused(mixed: ShardIndex, monkeypatch: pytest.M
     monkeypatch.setattr("hotrain.evaluate.equal_size_batches", lambda *_: [[0], [1], [1]])
     with pytest.raises(SelectionError, match="counted 3 samples with key sum"):
         evaluate(mixed, np.array([0, 1, 2]), TASK, ByBrightness())
+
+
+class Undecided(ByBrightness):
+    """Everywhere background is likelier than hand and than arm, and less likely than both together."""
+
+    def classes(
+        self, prepared: Sequence[NDArray[Any]], size: tuple[int, int], folds: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
+        chances = {"background": 0.4, "hand": 0.35, "arm": 0.2, "object": 0.05}
+        each = torch.tensor([chances[name] for name in TASK.classes])[None, :, None, None]
+        assert folds is not None and len(folds) == len(prepared)
+        return likeliest(each.expand(len(prepared), -1, size[1], size[0]), folds).numpy()
+
+
+def test_answers_depend_on_the_extent_of_their_source(mixed: ShardIndex) -> None:
+    """Batches hold samples of both sources: where arms are hands, everything is one, elsewhere nothing is."""
+    found = evaluate(mixed, mixed.select(split="val"), TASK, Undecided(), batch_size=16).by_source
+    assert (found["ego"].extent, found["wrist"].extent) == ("arm", "wrist")
+    assert found["ego"].iou["background"] == 0 and found["ego"].iou["hand"]
+    assert found["wrist"].iou["hand"] == 0
 
 
 # Rows to evaluate and batch sizes: not divisible, one image size missing, fewer samples than ranks, one sample.
