@@ -40,7 +40,7 @@ show hotrain fit --shards "$OUT/shards/*.tar" --out "$OUT/hand" --task hand \
 
 say "stage 2: hands and objects, from stage 1"
 show hotrain fit --shards "$OUT/shards/*.tar" --out "$OUT/hand-object" --task hand-object \
-  --init "$OUT/hand" --crop 192 $SHORT --balance 0.3 --lr 3e-3 \
+  --init "$OUT/hand" --crop 192 $SHORT --balance 0.15 --ema 0.98 --lr 3e-3 \
   --samples-per-epoch $STAGE2 --epochs 2 --source-weight egohos=850 --source-weight ho3d_v3=500 \
   --source-weight freihand=250 --source-weight egohands=400
 
