@@ -63,6 +63,8 @@ def test_hand_and_arm_together_beat_a_likelier_background() -> None:
     for extent, answer, sure in (("wrist", background, 0.6), ("arm", hand, 0.55)):
         classes, confidence = decide(logits, (1, 1), task.fold(extent))
         assert classes[0, 0] == answer and abs(confidence[0, 0] - 255 * sure) <= 1
+    _, confidence = decide(logits, (1, 1), task.fold("arm"), temperature=0.01)
+    assert confidence[0, 0] == 0, "so sharp a softmax is sure of background, which is not the answer"
 
 
 @pytest.mark.parametrize("extent", EXTENTS)
