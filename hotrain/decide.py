@@ -26,8 +26,8 @@ def decide(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Enlarge logits bilinearly, answer the likeliest public class, and say how sure it is.
 
-    Probabilities of the classes that are one public class are added first: at a wrist that ends at extent `arm`, hand
-    and arm may both be less likely than background, and together likelier.
+    Probabilities of the classes that are one public class are added first: at a wrist hand and arm may each be less
+    likely than background, and together, which is what counts at extent `arm`, likelier.
 
     Args:
         logits: float32 [K, h, w].
