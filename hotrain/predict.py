@@ -109,7 +109,7 @@ def likeliest(probabilities: Tensor, folds: NDArray[np.uint8]) -> Tensor:
 
 
 def _first_largest(parts: Sequence[Tensor]) -> Tensor:
-    """uint8: which of some tensors of one shape is the largest; several times as fast as argmax across them on a CPU."""
+    """uint8: which of some tensors of one shape is largest; several times as fast as argmax across them on a CPU."""
     best, answer = parts[0], torch.zeros_like(parts[0], dtype=torch.uint8)
     for number, part in enumerate(parts[1:], 1):
         answer.masked_fill_(part > best, number)
