@@ -303,6 +303,12 @@ class Task:
             table[arm] = hand if extent == "arm" else 0
         return table
 
+    def mirrored(self) -> list[int]:
+        """For each class the one that it becomes in a mirrored picture: left and right change places."""
+        other = {"left": "right", "right": "left"}
+        names = ["_".join(other.get(part, part) for part in name.split("_")) for name in self.classes]
+        return [self.classes.index(name) for name in names]
+
     def kind_of(self, class_id: int) -> str:
         """`background`, `hand`, `object` or `arm`: what a class is, whatever its side or holder."""
         name = self.classes[class_id]

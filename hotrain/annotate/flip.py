@@ -12,13 +12,6 @@ from hodata.labels import Task
 from hotrain.decide import decide
 
 
-def mirrored_classes(task: Task) -> list[int]:
-    """For each class the one that it becomes in a mirrored picture: left and right change places."""
-    other = {"left": "right", "right": "left"}
-    names = ["_".join(other.get(part, part) for part in name.split("_")) for name in task.classes]
-    return [task.classes.index(name) for name in names]
-
-
 def flip_average(
     straight: NDArray[np.float32], mirrored: NDArray[np.float32], task: Task, fold: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float32], list[float]]:
@@ -34,7 +27,7 @@ def flip_average(
         logits [B, K, h, w], and for each picture the share of pixels on which the two answer differently, among those
         that either calls foreground (0 where neither sees any).
     """
-    back = mirrored[:, mirrored_classes(task), :, ::-1]
+    back = mirrored[:, task.mirrored(), :, ::-1]
     size = (straight.shape[3], straight.shape[2])
     one, other = (np.stack([decide(each, size, fold)[0] for each in logits]) for logits in (straight, back))
     seen = ((one > 0) | (other > 0)).sum((1, 2))

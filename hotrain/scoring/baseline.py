@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from hodata.errors import ShardError
 from hodata.labels import Task, task_table
 from hotrain.errors import SelectionError
-from hotrain.evaluate import StoredTruth, Truth
+from hotrain.evaluate import StoredTruth, Truth, source_extents
 from hotrain.loading.damage import Damaged, Tally
 from hotrain.loading.data import decode_image
-from hotrain.scoring.metrics import report, source_extent
+from hotrain.scoring.metrics import report
 
 if TYPE_CHECKING:
     from hodata.shards.reader import ShardIndex
@@ -83,13 +83,8 @@ def fit_color_histogram(
         raise SelectionError("no training sample is selected, so no colour histogram can be fitted")
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(np.int64))]
     truth = truth or StoredTruth(index)
-    names = index.column("source")[rows]
-    sources = sorted(set(names))
     counts = _count(index, rows, task, truth, tally, on_sample)
-    extents = {}
-    for name in sources:
-        meanings = {m.name: m for m in map(truth.meaning, rows[names == name].tolist())}
-        extents[name] = source_extent(list(meanings.values()), task, extent)
+    extents = source_extents(index, rows, task, truth, extent)
     posterior = fit_posterior(np.sum(list(counts.values()), 0), len(task.classes))
     return ColorHistogram(_choose_factors(posterior, counts, task, extents))
 

@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 
 from hodata.labels import Task, fold_sets, task_table
 from hotrain.errors import SelectionError
-from hotrain.evaluate import StoredTruth, equal_size_batches, scored_rows
-from hotrain.learning.selection import meanings_of
+from hotrain.evaluate import StoredTruth, equal_size_batches, scored_rows, source_extents
 from hotrain.loading.data import decode_image
 from hotrain.predict import NetworkPredictor, at_size
 from hotrain.scoring.calibration import Calibration, fit_temperature, reliability, set_nll, softmax
-from hotrain.scoring.metrics import source_extent
 
 if TYPE_CHECKING:
     from hodata.shards.reader import ShardIndex
@@ -67,10 +65,7 @@ def calibrate(
     rows, _ = scored_rows(index, rows, truth)
     keys, kinds, sources = index.column("key"), index.column("image_kind"), index.column("source")
     rows = np.array(sorted(sorted(rows.tolist(), key=lambda row: _digest(str(keys[row])))[:samples]), dtype=np.int64)
-    extents = {
-        name: source_extent(meanings_of(index, rows[sources[rows] == name]), task, extent)
-        for name in sorted(set(sources[rows]))
-    }
+    extents = source_extents(index, rows, task, truth, extent)
     reader = index.reader()
     logits: list[NDArray[np.float32]] = []
     sets: list[NDArray[np.uint8]] = []

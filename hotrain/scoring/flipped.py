@@ -22,7 +22,7 @@ class FlippedPredictor:
     """
 
     def __init__(self, predictor: NetworkPredictor, task: Task) -> None:
-        self._predictor, self._swap = predictor, mirrored_classes(task).tolist()
+        self._predictor, self._swap = predictor, task.mirrored()
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return self._predictor.prepare(image)
@@ -34,13 +34,3 @@ class FlippedPredictor:
         straight = self._predictor.network_logits(prepared)
         mirrored = self._predictor.network_logits([image[:, ::-1] for image in prepared])
         return answers(at_size((straight + mirrored.flip(-1)[:, self._swap]) / 2, size), folds)
-
-
-def mirrored_classes(task: Task) -> NDArray[np.int64]:
-    """int64 [K]: the class that each class becomes in a mirror; classes without a side stay."""
-
-    def mirrored(name: str) -> str:
-        words = {"left": "right", "right": "left"}
-        return "_".join(words.get(word, word) for word in name.split("_"))
-
-    return np.array([task.classes.index(mirrored(name)) for name in task.classes], dtype=np.int64)

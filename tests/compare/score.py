@@ -166,7 +166,7 @@ def answer_rows(
         probabilities = predictor.logits([predictor.prepare(image) for image in images], size).softmax(1)
         for own, extent in zip(maps, extents, strict=True):
             folds = np.stack([task.fold(extent[sources[row]]) for row in batch])
-            own |= dict(zip(batch, likeliest(probabilities, folds).byte().cpu().numpy(), strict=True))
+            own |= dict(zip(batch, likeliest(probabilities, folds).cpu().numpy(), strict=True))
     return maps
 
 

@@ -9,7 +9,7 @@ import pytest
 from drawn import scene
 
 from hodata.labels import TASKS
-from hotrain.annotate.flip import flip_average, mirrored_classes
+from hotrain.annotate.flip import flip_average
 from hotrain.annotate.rle import decode, encode, merge
 from hotrain.annotate.statistics import add_neighbours, frame_statistics, kind_masks, neighbour_iou
 
@@ -92,14 +92,14 @@ def test_other_flags() -> None:
 
 def test_flipping_swaps_sides_and_undoes_itself() -> None:
     names = TASKS["egohos"].classes
-    swapped = [names[c] for c in mirrored_classes(TASKS["egohos"])]
+    swapped = [names[c] for c in TASKS["egohos"].mirrored()]
     assert swapped == [
         *("background", "right", "left", "object_right", "object_left", "object_both"),
         *("right_arm", "left_arm"),
     ]
     task = TASKS["sides"]
     logits = np.random.default_rng(0).normal(size=(2, len(task.classes), 6, 8)).astype(np.float32)
-    mirrored = logits[:, mirrored_classes(task), :, ::-1]
+    mirrored = logits[:, task.mirrored(), :, ::-1]
     mean, apart = flip_average(logits, mirrored, task, task.fold("wrist"))
     np.testing.assert_allclose(mean, logits, atol=1e-6)
     assert apart == [0, 0] and mean.dtype == np.float32

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hodata.labels import EXTENTS, MIRROR, TASKS
-from hotrain.scoring.flipped import FlippedPredictor, mirrored_classes
+from hotrain.scoring.flipped import FlippedPredictor
 
 
 class ByChannel:
@@ -31,7 +31,7 @@ class ByChannel:
 def test_classes_swap_as_their_labels_do(task_name: str) -> None:
     """An image and its mirror image, whose classes are those of the mirrored labels, are answered as mirror images."""
     task = TASKS[task_name]
-    swap = mirrored_classes(task)
+    swap = np.array(task.mirrored())
     np.testing.assert_array_equal(swap[swap], np.arange(len(task.classes)))
     for label, other in MIRROR.items():
         assert {int(swap[c]) for c in task.sets[label]} == task.sets[other]
@@ -58,7 +58,7 @@ def test_the_mean_is_a_plain_loop() -> None:
 
 def test_answers_of_mirror_images_are_mirror_images() -> None:
     task = TASKS["egohos"]
-    swap = mirrored_classes(task)
+    swap = np.array(task.mirrored())
     image = np.random.default_rng(1).normal(size=(6, 10, len(task.classes))).astype(np.float32)
     predictor = FlippedPredictor(ByChannel(0.2), task)  # type: ignore[arg-type]
     one, other = (predictor.classes([pixels], (10, 6))[0] for pixels in (image, image[:, ::-1]))
