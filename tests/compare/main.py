@@ -19,7 +19,7 @@ import torch
 from compare import figure
 from compare.course import Course
 from compare.data import Drawn, make, make_further
-from compare.goals import Goal, goals
+from compare.goals import Goal, label_goals, reference_goals
 from compare.real import compare_real
 from compare.report import report
 from compare.results import AS_DRAWN, IGNORE, OURS, PUBLISHED, TUNED, Pictures, Results
@@ -33,6 +33,7 @@ from compare.rows import (
     best_rate,
     epoch_images,
     first_runs,
+    our_runs,
     reference,
 )
 from compare.rows import PUBLISHED as PUBLISHED_RECIPE
@@ -65,24 +66,27 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--shards", help="a glob of the shards made of them")
     parser.add_argument("--real", help="a glob of shards of real pictures, in place of miniatures: hands alone")
     parser.add_argument(
+        "--ours-alone", action="store_true", help="without the reference: what hand-only masks and arms teach ours"
+    )
+    parser.add_argument(
         "--stages",
         action="store_true",
         help="whether hands fall when objects are learnt, in two stages",
     )
-    parser.add_argument("--model", choices=MODELS, default=CPU.model, help="of --real (MobileNet)")
-    parser.add_argument("--side", type=int, default=CPU.side, help="of --real: of images as it sees them (160)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default=CPU.device, help="of --real (cpu)")
-    parser.add_argument("--workers", type=int, default=CPU.workers, help="of --real: loading processes of a run (0)")
+    parser.add_argument("--model", choices=MODELS, default=CPU.model, help="of all rows (MobileNet)")
+    parser.add_argument("--side", type=int, default=CPU.side, help="of images as the model sees them (160)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=CPU.device, help="cuda: the first GPU (cpu)")
+    parser.add_argument("--workers", type=int, default=CPU.workers, help="loading processes of a run (0)")
     options = parser.parse_args(arguments)
     setting = Setting(options.model, options.side, options.device, options.workers)
-    if options.real is None and setting != CPU:
-        parser.error("--model, --side, --device and --workers belong to --real")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no CUDA GPU here")
     if (options.raw is None) != (options.shards is None):
         parser.error("--raw and --shards belong together")
-    if options.real is not None and (options.raw is not None or options.stages):
-        parser.error("--real is in place of miniatures: without --raw, --shards and --stages")
+    if options.real is not None and (options.raw is not None or options.stages or options.ours_alone):
+        parser.error("--real is in place of miniatures: without --raw, --shards, --stages and --ours-alone")
+    if options.stages and options.ours_alone:
+        parser.error("--stages and --ours-alone are two comparisons; give one of them")
     if min(options.images, options.seeds, options.jobs) < 1:
         parser.error("--images, --seeds and --jobs are 1 or more")
     began = time.monotonic()
@@ -92,10 +96,10 @@ def main(arguments: Sequence[str]) -> int:
             course = Course.open(options.real, options.out, options.images, options.jobs, setting)
             verdict = compare_real(course, options.seeds, _conditions(course, options.seeds, "real pictures"), _say)
         elif options.stages:
-            course = Course.open(_miniatures(options).shards, options.out, options.images // 2, options.jobs)
+            course = Course.open(_miniatures(options).shards, options.out, options.images // 2, options.jobs, setting)
             verdict = compare_stages(course, options.seeds, _conditions(course, options.seeds, "miniatures"), _say)
         else:
-            verdict = _of_miniatures(options)
+            verdict = _of_miniatures(options, setting)
     except (CompareError, HodataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -124,47 +128,54 @@ def _miniatures(options: argparse.Namespace) -> Drawn:
     return make(options.out, _say) if options.raw is None else Drawn("", options.raw, options.shards)
 
 
-def _of_miniatures(options: argparse.Namespace) -> list[Goal]:
+def _of_miniatures(options: argparse.Namespace, setting: Setting) -> list[Goal]:
     out, seeds, jobs = options.out, options.seeds, options.jobs
     drawn = _miniatures(options)
     # Whoever brings miniatures has chosen what to score on.
     sets = [drawn] if options.raw is not None else [drawn, *make_further(out, _say)]
-    course = Course.open(drawn.shards, out, options.images, jobs)
-    tuning = course.train_tuned(first_runs(seeds), seeds, "hand-object", _say)
-    best = best_rate(tuning)
+    course = Course.open(drawn.shards, out, options.images, jobs, setting)
+    recipes = {AS_DRAWN: OUR_RECIPES["as-drawn"], IGNORE: OUR_RECIPES["ignore"], OURS: OUR_RECIPES["sets"]}
+    tuning: dict[str, float] = {}
+    best = ""
+    if options.ours_alone:
+        course.train(our_runs(seeds), "hand-object", _say)
+    else:
+        tuning = course.train_tuned(first_runs(seeds), seeds, "hand-object", _say)
+        best = best_rate(tuning)
+        recipes = {PUBLISHED: PUBLISHED_RECIPE, TUNED: reference(best), **recipes}
 
-    recipes = {PUBLISHED: PUBLISHED_RECIPE, TUNED: reference(best), AS_DRAWN: OUR_RECIPES["as-drawn"]}
-    recipes |= {IGNORE: OUR_RECIPES["ignore"], OURS: OUR_RECIPES["sets"]}
     folders = {row: [course.folder(Run(recipe, seed)) for seed in range(seeds)] for row, recipe in recipes.items()}
-    _score(sorted({folder for own in folders.values() for folder in own}), sets, jobs)
+    _score(sorted({folder for own in folders.values() for folder in own}), sets, jobs, setting.device)
     scores = {row: [read_scores(folder, sets) for folder in own] for row, own in folders.items()}
     results = Results(Pictures.of({one.name: ShardIndex.open(one.shards) for one in sets}), scores)
 
-    verdict = goals(results)
+    verdict = [*([] if options.ours_alone else reference_goals(results)), *label_goals(results)]
     conditions = [*_conditions(course, seeds, "miniatures"), f"Scored on the split test of {len(sets)} sets of them."]
     (out / "report.md").write_text(report(results, verdict, tuning, best, conditions))
     whole = {"images": EPOCHS * epoch_images(options.images), "seeds": seeds, "tuning": tuning, "best_rate": best}
     whole |= {"goals": [goal.to_json() for goal in verdict], **results.to_json()}
     (out / "results.json").write_text(json.dumps(whole, indent=1) + "\n")
-    shown = {"reference, tuned": folders[TUNED][0], "ours": folders[OURS][0]}
-    save_picture(figure.below(figure.charts(results), _sheet(course.index, shown, drawn.raw)), out / "compare.png")
+    beside = ("arms merged", AS_DRAWN) if options.ours_alone else ("reference, tuned", TUNED)
+    shown = {beside[0]: folders[beside[1]][0], "ours": folders[OURS][0]}
+    answers = _sheet(course.index, shown, drawn.raw, setting.device)
+    save_picture(figure.below(figure.charts(results), answers), out / "compare.png")
     return verdict
 
 
-def _score(folders: Sequence[Path], sets: Sequence[Drawn], jobs: int) -> None:
+def _score(folders: Sequence[Path], sets: Sequence[Drawn], jobs: int, device: str) -> None:
     os.environ["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // jobs, 1))  # for the processes below
-    todo = [(folder, drawn) for folder in folders for drawn in sets]
+    todo = [(folder, drawn, device) for folder in folders for drawn in sets]
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         for number, path in enumerate(pool.map(score_run, *zip(*todo, strict=True))):
             _say(f"scored {number + 1} of {len(todo)}: {path.parent.name}")
 
 
-def _sheet(index: ShardIndex, runs: Mapping[str, Path], raw: Path) -> Image:
+def _sheet(index: ShardIndex, runs: Mapping[str, Path], raw: Path, device: str) -> Image:
     rows = spread_rows(index, index.select(split="test"), figure.PICTURES)
     truth = FullTruth(index, raw)
     answers = {}
     for title, run in runs.items():
-        maps = answers_of_run(index, np.array(rows), run, "wrist")
+        maps = answers_of_run(index, np.array(rows), run, "wrist", device)
         answers[title] = [maps[row] for row in rows]
     return figure.sheet(read_images(index, rows), [truth.mask(row) for row in rows], answers, TASK)
 

@@ -37,10 +37,10 @@ def report(
     """The page.
 
     Args:
-        results: of every row.
-        verdict: of `goals.goals`.
-        tuning: learning rate -> Jaccard on validation.
-        best: the rate of the tuned row.
+        results: of every row, or of ours alone.
+        verdict: of `goals`.
+        tuning: learning rate of the reference -> Jaccard on validation; empty for ours alone.
+        best: the rate of the tuned row; empty for ours alone.
         conditions: sentences: what ran on what.
     """
     titles = {PUBLISHED: "reference, as published", TUNED: f"reference, lr tuned: {best}", OURS: "ours"}
@@ -49,20 +49,18 @@ def report(
     sources = ", ".join(f"{n} {results.samples[n]} ({results.groups[n]} recordings)" for n in results.sources)
     of_each = [OBJECT_TRUTH, *(replace(OBJECT_TRUTH, source=name) for name in results.sources)]
     parts = [
-        "# The reference project's recipe and ours",
+        "# The reference project's recipe and ours" if tuning else "# Our recipe, by what open labels teach",
         " ".join(conditions),
         f"Test pictures: {sources}. Figures are per cent over all test pixels, means over seeds; in brackets 95 % "
         "intervals over recordings and seeds. Hand and object IoU, boundary and fingertips are against the stored "
         "masks, each source at the extent that they decide; what names an extent is against the miniatures' full "
         "truth.",
         f"## Goals: {'all met' if not missed else f'{missed} of {len(verdict)} missed'}\n\n{goal_table(verdict)}",
-        "## Reference and ours\n\n" + _of_rows(results, titles, SCORES),
-        "Ours - tuned reference, in points:\n\n"
-        + table(
-            ["", *(measure.title for measure in SCORES)],
-            [["difference", *(shown(results.difference(TUNED, OURS, measure)) for measure in SCORES)]],
+        *(
+            _beside_reference(results, titles, tuning)
+            if tuning
+            else ["## Ours\n\n" + _of_rows(results, titles, SCORES)]
         ),
-        rate_words(tuning, "the mean IoU of hand and object"),
         "## Hand-only sources: what their background teaches\n\nOur recipe but for `--open-labels`.\n\n"
         + _of_rows(
             results,
@@ -75,6 +73,7 @@ def report(
             [
                 [title, *(percent(results.value(row, one)) for one in of_each), _ahead(results, row)]
                 for row, title in all_rows.items()
+                if row in results.scores
             ],
         ),
         "## Arms\n\nThe same runs, by what an EgoHOS arm teaches.\n\n"
@@ -93,9 +92,21 @@ def report(
             f"{name} alone:\n\n" + _of_rows(results, all_rows, [replace(one, source=name) for one in FLOODING])
             for name in results.hand_only
         ),
-        "## Pictures\n\n![figures with intervals; image, truth, tuned reference, ours](compare.png)",
+        "## Pictures\n\n![figures with intervals; image, truth, two rows' answers](compare.png)",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _beside_reference(results: Results, titles: Mapping[str, str], tuning: Mapping[str, float]) -> list[str]:
+    return [
+        "## Reference and ours\n\n" + _of_rows(results, titles, SCORES),
+        "Ours - tuned reference, in points:\n\n"
+        + table(
+            ["", *(measure.title for measure in SCORES)],
+            [["difference", *(shown(results.difference(TUNED, OURS, measure)) for measure in SCORES)]],
+        ),
+        rate_words(tuning, "the mean IoU of hand and object"),
+    ]
 
 
 def _of_rows(results: Results, titles: Mapping[str, str], measures: Sequence[Measure]) -> str:

@@ -109,10 +109,15 @@ OUR_RECIPES = {
 }
 
 
+def our_runs(seeds: int) -> list[Run]:
+    """Ours with each kind of open labels."""
+    return [Run(recipe, seed) for seed in range(seeds) for recipe in OUR_RECIPES.values()]
+
+
 def first_runs(seeds: int) -> list[Run]:
     """Every run that needs no tuning first; those that tune come first."""
     tuning = [Run(reference(rate), 0) for rate in RATES]
-    others = [Run(recipe, seed) for seed in range(seeds) for recipe in (PUBLISHED, *OUR_RECIPES.values())]
+    others = [Run(PUBLISHED, seed) for seed in range(seeds)] + our_runs(seeds)
     return [*tuning, *(run for run in others if run not in tuning)]
 
 

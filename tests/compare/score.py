@@ -57,8 +57,11 @@ def scores_file(run: Path, drawn: Drawn) -> Path:
     return run / ("-".join(filter(None, ("scores", drawn.name))) + ".npz")
 
 
-def score_run(run: Path, drawn: Drawn) -> Path:
-    """Score a run's best checkpoint, unless that is done: `scores_file`. For a process of its own."""
+def score_run(run: Path, drawn: Drawn, device: str = "cpu") -> Path:
+    """Score a run's best checkpoint, computed on `device`, unless that is done: `scores_file`.
+
+    For a process of its own.
+    """
     from hotrain.checkpoint import find
 
     path = scores_file(run, drawn)
@@ -72,7 +75,7 @@ def score_run(run: Path, drawn: Drawn) -> Path:
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     index = ShardIndex.open(drawn.shards)
-    scores = score(index, index.select(split="test"), load_predictor(opened, torch.device("cpu")), drawn.raw)
+    scores = score(index, index.select(split="test"), load_predictor(opened, torch.device(device)), drawn.raw)
     partial = path.with_name(f".{path.name}")
     with partial.open("wb") as file:
         np.savez_compressed(file, **vars(scores))

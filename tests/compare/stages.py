@@ -116,7 +116,7 @@ def report(
 def _counts(course: Course, run: Run, row: str, rows: NDArray[np.int64]) -> Counts:
     """int64 [N, F, 3] of the figures of task `hand`, which every task has."""
     task = TASKS[TASK_OF[row]]
-    maps = answers_of_run(course.index, rows, course.folder(run), "wrist")
+    maps = answers_of_run(course.index, rows, course.folder(run), "wrist", course.setting.device)
     counts = count(course.index, rows, task, maps, "wrist")
     counted = Figures(task).counted
     return counts[:, [counted.index(name) for name in _FIGURES.counted]]

@@ -117,7 +117,7 @@ def test_real_and_miniatures_exclude_each_other(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--side", "256"], "--workers belong to --real"),
+        (["--stages", "--ours-alone"], "give one of them"),
         (["--real", "x/*.tar", "--device", "cuda"], "torch sees no CUDA GPU here"),
     ],
 )

@@ -13,7 +13,7 @@ from drawn_shards import Spec, write
 
 from compare import figure
 from compare.data import Drawn
-from compare.goals import goals
+from compare.goals import Goal, label_goals, reference_goals
 from compare.paired import Estimate
 from compare.report import report, table
 from compare.results import (
@@ -52,6 +52,10 @@ def drawn(better: float, **changes: float) -> Any:
         return Estimate(changes.get(measure.title, GOOD.get(replace(measure, source=""), 0.5)), None, ())
 
     return SimpleNamespace(difference=difference, value=value, hand_only=["wrist"])
+
+
+def goals(results: Any) -> list[Goal]:
+    return [*reference_goals(results), *label_goals(results)]
 
 
 def missed(results: Any) -> list[str]:
@@ -126,6 +130,17 @@ def test_the_report_of_random_figures() -> None:
     picture = np.asarray(figure.charts(results))
     for row, color in figure.COLORS.items():
         assert (picture == color).all(-1).sum() > 100, row
+
+    alone = Results(PICTURES, {row: made[row] for row in (AS_DRAWN, IGNORE, OURS)})
+    page = report(alone, label_goals(alone), {}, "", ["Tiny."])
+    assert all(goal.what in page for goal in label_goals(alone))
+    assert "## Arms" in page and "reference" not in page
+    assert {goal.what for goal in goals(results)} - {goal.what for goal in label_goals(alone)} == {
+        goal.what for goal in reference_goals(results)
+    }
+    picture = np.asarray(figure.charts(alone))
+    drawn_rows = {row for row, color in figure.COLORS.items() if (picture == color).all(-1).sum() > 100}
+    assert drawn_rows == set(alone.scores)
 
 
 def test_recordings_of_two_sets_are_never_one(tmp_path: Path) -> None:

@@ -56,7 +56,9 @@ def test_hands_are_counted_alike_whatever_else_was_learnt(
     rng = np.random.default_rng(4)
     wrong = {row: rng.random(reader.mask(row).shape) < 0.1 for row in index.select(split="test").tolist()}
 
-    def answers_of_run(index: ShardIndex, rows: np.ndarray, folder: Path, extent: str) -> dict[int, np.ndarray]:
+    def answers_of_run(
+        index: ShardIndex, rows: np.ndarray, folder: Path, extent: str, device: str
+    ) -> dict[int, np.ndarray]:
         """The truth but for flipped pixels; who knows objects flips none, and sees one wherever there is no hand."""
         answers = {}
         for row in rows.tolist():
