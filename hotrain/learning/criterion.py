@@ -50,22 +50,20 @@ class Criterion:
         kinds = tables.unique()
         self._kinds = kinds[(kinds != 0) & (kinds != len(weights) - 1)].to(device)
 
-    def amounts(self, label: Tensor, meaning: Tensor) -> Tensor:
+    def amounts(self, counts: Tensor, meaning: Tensor) -> Tensor:
         """int64 [2**K + 1]: pixels of each set, and images that decide any.
 
-        Whole numbers, so that their sum over ranks and passes is exact. Counted on the CPU, where the loader has left
-        the label maps, so that no GPU is waited for.
+        Whole numbers, so that their sum over ranks and passes is exact. On the CPU, so that no GPU is waited for.
 
         Args:
-            label: uint8 [B, H, W] of stored ids, on the CPU.
+            counts: int64 [B, 256], pixels of each stored id, as the loader has counted them.
             meaning: int16 [B], row of the tables.
         """
-        pixels = torch.stack([each.reshape(-1).bincount(minlength=256) for each in label])
         sets = self._tables[meaning.long()]
-        counts = torch.zeros(len(self._weights), dtype=torch.int64)
-        counts.index_add_(0, sets.reshape(-1).int(), pixels.reshape(-1))
-        decided = (pixels > 0) & (sets != len(self._weights) - 1)
-        return torch.cat([counts, decided.any(1).sum()[None]])
+        of_sets = torch.zeros(len(self._weights), dtype=torch.int64)
+        of_sets.index_add_(0, sets.reshape(-1).int(), counts.reshape(-1))
+        decided = (counts > 0) & (sets != len(self._weights) - 1)
+        return torch.cat([of_sets, decided.any(1).sum()[None]])
 
     def divisors(self, amounts: Tensor) -> Divisors:
         """From the `amounts` of all ranks and passes."""

@@ -117,7 +117,7 @@ class Step:
             for part in parts
         ]
         sets = [class_sets(part["label"], part["meaning"], self._tables) for part in moved]
-        amounts = torch.stack([self._criterion.amounts(part["label"], part["meaning"]) for part in parts]).sum(0)
+        amounts = torch.stack([self._criterion.amounts(part["counts"], part["meaning"]) for part in parts]).sum(0)
         total = all_reduce_sum(torch.cat([amounts, torch.tensor(flags, dtype=torch.int64)]))
         agreed = Flags(*(total[-len(flags) :] > 0).tolist())
         divisors = self._criterion.divisors(total[: -len(flags)])

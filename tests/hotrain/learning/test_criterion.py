@@ -28,7 +28,8 @@ def test_amounts_are_those_of_the_sets(seed: int, images: int) -> None:
     criterion = Criterion(
         torch.from_numpy(tables), torch.ones(16), FitConfig(("x",), "y", dice=1.0), torch.device("cpu")
     )
-    found = criterion.amounts(torch.from_numpy(label), torch.from_numpy(meaning))
+    counts = np.stack([np.bincount(image.ravel(), minlength=256) for image in label])
+    found = criterion.amounts(torch.from_numpy(counts), torch.from_numpy(meaning))
 
     expected, decide = np.zeros(16, np.int64), 0
     for image, of_image in zip(label, meaning, strict=True):
@@ -49,6 +50,8 @@ def test_the_loss_is_a_mean_over_the_kept_pixels_of_each_head(share: float) -> N
     config = FitConfig(("x",), "y", prior=0.0, hard_pixels=share)
     criterion = Criterion(table, torch.full((16,), 3.0), config, torch.device("cpu"))
     logits, sets = torch.zeros(2, 4, 4, 5), class_sets(label, meaning, table)
-    divisors = criterion.divisors(criterion.amounts(label, meaning))
+    counts = torch.zeros(2, 256, dtype=torch.int64)
+    counts[:, 1] = 4 * 5
+    divisors = criterion.divisors(criterion.amounts(counts, meaning))
     assert float(criterion({"out": logits}, sets, divisors)) == pytest.approx(np.log(4))
     assert float(criterion({"out": logits, "aux": logits}, sets, divisors)) == pytest.approx(1.4 * np.log(4))

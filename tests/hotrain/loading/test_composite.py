@@ -248,6 +248,8 @@ def test_a_crop_depends_on_seed_and_position_alone(three: ShardIndex) -> None:
     changed = (whole["label"] != plain["label"]).flatten(1).any(1)
     assert 0.5 < float(changed.float().mean()) < 1
     assert torch.equal(whole["meaning"], plain["meaning"]) and torch.equal(whole["row"], plain["row"])
+    for label, counts in zip(whole["label"], whole["counts"], strict=True):  # of the crop as it is learnt from
+        assert counts.tolist() == np.bincount(label.ravel(), minlength=256).tolist()
     for micro, world, accumulation, workers in ((8, 1, 2, 1), (2, 2, 1, 0), (3, 1, 2, 2), (4, 3, 1, 0), (1, 4, 3, 0)):
         shares = {"start": 0, "stop": 48, "batch": micro * world * accumulation, "micro": micro, "world": world}
         for rank in range(world):

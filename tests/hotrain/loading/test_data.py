@@ -47,6 +47,7 @@ def test_a_batch_is_what_the_design_says(mixed: ShardIndex) -> None:
     assert kinds == {
         "image": ((8, 3, 32, 32), torch.uint8),
         "label": ((8, 32, 32), torch.uint8),
+        "counts": ((8, 256), torch.int64),
         "meaning": ((8,), torch.int16),
         "row": ((8,), torch.int64),
         "position": ((8,), torch.int64),
@@ -75,6 +76,7 @@ def test_a_damaged_sample_is_empty_and_named_and_the_others_are_untouched(
         assert torch.equal(found[name], whole[name])
     assert torch.equal(found["image"][~bad], whole["image"][~bad])
     assert torch.equal(found["label"][~bad], whole["label"][~bad])
+    assert found["counts"][bad, Label.VOID].tolist() == [found["label"][0].numel()]
     with pytest.raises(ShardError, match=rf"one-train-000000\.tar: {key} .*offset"):
         crop_data(index)[np.arange(6)]
 
