@@ -24,14 +24,12 @@ from compare.real import compare_real
 from compare.report import report
 from compare.results import AS_DRAWN, IGNORE, OURS, PUBLISHED, TUNED, Pictures, Results
 from compare.rows import (
-    BATCH,
     CPU,
     EPOCHS,
     OUR_RECIPES,
     Run,
     Setting,
     best_rate,
-    epoch_images,
     first_runs,
     our_runs,
     reference,
@@ -77,8 +75,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--side", type=int, default=CPU.side, help="of images as the model sees them (160)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default=CPU.device, help="cuda: the first GPU (cpu)")
     parser.add_argument("--workers", type=int, default=CPU.workers, help="loading processes of a run (0)")
+    parser.add_argument("--batch", type=int, default=CPU.batch, help="images of a step (8)")
     options = parser.parse_args(arguments)
-    setting = Setting(options.model, options.side, options.device, options.workers)
+    setting = Setting(options.model, options.side, options.device, options.workers, options.batch)
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no CUDA GPU here")
     if (options.raw is None) != (options.shards is None):
@@ -87,8 +86,8 @@ def main(arguments: Sequence[str]) -> int:
         parser.error("--real is in place of miniatures: without --raw, --shards, --stages and --ours-alone")
     if options.stages and options.ours_alone:
         parser.error("--stages and --ours-alone are two comparisons; give one of them")
-    if min(options.images, options.seeds, options.jobs) < 1:
-        parser.error("--images, --seeds and --jobs are 1 or more")
+    if min(options.images, options.seeds, options.jobs, options.batch) < 1:
+        parser.error("--images, --seeds, --jobs and --batch are 1 or more")
     began = time.monotonic()
     try:
         options.out.mkdir(parents=True, exist_ok=True)
@@ -117,8 +116,8 @@ def _conditions(course: Course, seeds: int, pictures: str) -> list[str]:
     setting = course.setting
     where = torch.cuda.get_device_name() if setting.device == "cuda" else "CPU"
     return [
-        f"{EPOCHS * epoch_images(course.images):,} images of {pictures} a run, {setting.model} from random weights "
-        f"at {setting.side} pixels in {setting.precision} on {where}, batches of {BATCH}, paired seeds: {seeds}, the "
+        f"{EPOCHS * setting.epoch_images(course.images):,} images of {pictures} a run, {setting.model} from random weights "
+        f"at {setting.side} pixels in {setting.precision} on {where}, batches of {setting.batch}, paired seeds: {seeds}, the "
         f"best of {EPOCHS} validations.",
         f"{os.cpu_count()} processors, {course.jobs} runs at a time, torch {torch.__version__}.",
     ]
@@ -152,7 +151,12 @@ def _of_miniatures(options: argparse.Namespace, setting: Setting) -> list[Goal]:
     verdict = [*([] if options.ours_alone else reference_goals(results)), *label_goals(results)]
     conditions = [*_conditions(course, seeds, "miniatures"), f"Scored on the split test of {len(sets)} sets of them."]
     (out / "report.md").write_text(report(results, verdict, tuning, best, conditions))
-    whole = {"images": EPOCHS * epoch_images(options.images), "seeds": seeds, "tuning": tuning, "best_rate": best}
+    whole = {
+        "images": EPOCHS * setting.epoch_images(options.images),
+        "seeds": seeds,
+        "tuning": tuning,
+        "best_rate": best,
+    }
     whole |= {"goals": [goal.to_json() for goal in verdict], **results.to_json()}
     (out / "results.json").write_text(json.dumps(whole, indent=1) + "\n")
     beside = ("arms merged", AS_DRAWN) if options.ours_alone else ("reference, tuned", TUNED)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-BATCH = 8
 EPOCHS = 4  # validations; the best of them is scored, in every row
 RATES = ("1e-4", "3e-4", "1e-3", "3e-3")  # the first one is the published one
 OURS = Path(__file__).with_name("ours.toml")
@@ -35,23 +34,38 @@ class Setting:
         side: of the images as the network sees them, pixels.
         device: `cpu`, or `cuda`: the first visible GPU, however many there are.
         workers: loading processes of a run.
+        batch: images of a step.
     """
 
     model: str = "deeplabv3_mobilenet_v3_large"
     side: int = 160
     device: str = "cpu"
     workers: int = 0
+    batch: int = 8
 
     @property
     def precision(self) -> str:
         """bf16 wherever there are instructions for it."""
         return "bf16" if self.device == "cuda" else PRECISION
 
+    def epoch_images(self, images: int) -> int:
+        """Images of one epoch of a run: whole batches, at least one, together at most `images`."""
+        return max(images // (EPOCHS * self.batch), 1) * self.batch
+
     def options(self) -> tuple[str, ...]:
         """Of `hotrain fit`."""
         device = "cuda:0" if self.device == "cuda" else self.device
         return (
-            *("--model", self.model, "--weights", "none", "--batch-size", str(BATCH), "--workers", str(self.workers)),
+            *(
+                "--model",
+                self.model,
+                "--weights",
+                "none",
+                "--batch-size",
+                str(self.batch),
+                "--workers",
+                str(self.workers),
+            ),
             *("--device", device, "--precision", self.precision, "--crop", str(self.side)),
         )
 
@@ -156,7 +170,7 @@ def fit_arguments(
         setting: what all rows share.
     """
     shares = weights(sizes) if run.recipe.by_size else ()
-    course = ["--epochs", str(EPOCHS), "--samples-per-epoch", str(epoch_images(images))]
+    course = ["--epochs", str(EPOCHS), "--samples-per-epoch", str(setting.epoch_images(images))]
     given: Sequence[str] = (
         "--task",
         task,
@@ -168,8 +182,3 @@ def fit_arguments(
         str(run.seed),
     )
     return ["fit", "--config", run.recipe.config, "--shards", shards, "--out", str(folder), *given]
-
-
-def epoch_images(images: int) -> int:
-    """Images of one epoch: whole batches, at least one, together at most `images`."""
-    return max(images // (EPOCHS * BATCH), 1) * BATCH
