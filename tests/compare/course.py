@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compare.rows import CPU, EPOCHS, RATES, Run, Setting, best_rate, fit_arguments, reference, tuned_runs
+from compare.rows import CPU, RATES, Run, Setting, best_rate, fit_arguments, reference, tuned_runs
 from compare.runs import CompareError, Job, train
 from hodata.shards.reader import ShardIndex
 from hodata.splits import SPLITS
@@ -80,7 +80,7 @@ class Course:
         for run in runs:
             folder = self.folder(run)
             arguments = fit_arguments(run, self.shards, folder, self.images, sizes, task, self.setting)
-            jobs.append(Job(run.name, folder, arguments, EPOCHS * self.setting.epoch_images(self.images)))
+            jobs.append(Job(run.name, folder, arguments, self.setting.run_images(self.images)))
         train(jobs, self.jobs, say)
 
     def _sizes(self) -> Mapping[str, int]:

@@ -116,9 +116,9 @@ def _conditions(course: Course, seeds: int, pictures: str) -> list[str]:
     setting = course.setting
     where = torch.cuda.get_device_name() if setting.device == "cuda" else "CPU"
     return [
-        f"{EPOCHS * setting.epoch_images(course.images):,} images of {pictures} a run, {setting.model} from random weights "
-        f"at {setting.side} pixels in {setting.precision} on {where}, batches of {setting.batch}, paired seeds: {seeds}, the "
-        f"best of {EPOCHS} validations.",
+        f"{setting.run_images(course.images):,} images of {pictures} a run, {setting.model} from random weights at "
+        f"{setting.side} pixels in {setting.precision} on {where}, batches of {setting.batch}, paired seeds: {seeds}, "
+        f"the best of {EPOCHS} validations.",
         f"{os.cpu_count()} processors, {course.jobs} runs at a time, torch {torch.__version__}.",
     ]
 
@@ -152,7 +152,7 @@ def _of_miniatures(options: argparse.Namespace, setting: Setting) -> list[Goal]:
     conditions = [*_conditions(course, seeds, "miniatures"), f"Scored on the split test of {len(sets)} sets of them."]
     (out / "report.md").write_text(report(results, verdict, tuning, best, conditions))
     whole = {
-        "images": EPOCHS * setting.epoch_images(options.images),
+        "images": setting.run_images(options.images),
         "seeds": seeds,
         "tuning": tuning,
         "best_rate": best,

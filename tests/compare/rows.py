@@ -52,20 +52,16 @@ class Setting:
         """Images of one epoch of a run: whole batches, at least one, together at most `images`."""
         return max(images // (EPOCHS * self.batch), 1) * self.batch
 
+    def run_images(self, images: int) -> int:
+        """Images of a run."""
+        return EPOCHS * self.epoch_images(images)
+
     def options(self) -> tuple[str, ...]:
         """Of `hotrain fit`."""
         device = "cuda:0" if self.device == "cuda" else self.device
         return (
-            *(
-                "--model",
-                self.model,
-                "--weights",
-                "none",
-                "--batch-size",
-                str(self.batch),
-                "--workers",
-                str(self.workers),
-            ),
+            *("--model", self.model, "--weights", "none"),
+            *("--batch-size", str(self.batch), "--workers", str(self.workers)),
             *("--device", device, "--precision", self.precision, "--crop", str(self.side)),
         )
 

@@ -11,7 +11,6 @@ import pytest
 from compare import runs
 from compare.rows import (
     CPU,
-    EPOCHS,
     OUR_RECIPES,
     OUR_SHARES,
     RATES,
@@ -51,7 +50,7 @@ def test_every_run_sees_the_same_number_of_images_with_the_same_model(tmp_path: 
             shared.add((name, arguments[arguments.index(name) + 1]))
         seen.add((arguments[arguments.index("--config") + 1], "--source-weight=a=30" in arguments))
     assert len(shared) == 7 and len(seen) == 2
-    assert 9_900 < EPOCHS * CPU.epoch_images(10_000) <= 10_000 and CPU.epoch_images(1) == CPU.batch
+    assert 9_900 < CPU.run_images(10_000) <= 10_000 and CPU.epoch_images(1) == CPU.batch
 
 
 def test_precision_is_what_the_processor_has_instructions_for() -> None:
