@@ -18,7 +18,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_complet
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from importlib.metadata import version as installed_version
+from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -396,8 +396,16 @@ def _manifest(source: Source, plan: BuildPlan, report: BuildReport, tars: Sequen
         "shards": [asdict(tar) for tar in tars],
         "left_out": [asdict(item) for item in (*report.left_out, *report.left_out_by_split)],
         "notes": report.notes,
-        "libraries": {name: installed_version(name) for name in ("hodata", "numpy", "pillow", "pyarrow")},
+        "libraries": {name: _installed(name) for name in ("hodata", "numpy", "pillow", "pyarrow")},
     }
+
+
+def _installed(name: str) -> str:
+    """The version of a package; a source tree that PYTHONPATH names has none, and builds all the same."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def default_workers() -> int:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from itertools import pairwise
 from pathlib import Path
 
@@ -178,6 +179,20 @@ def test_full_disk_says_so_and_leaves_nothing_unfinished(
         build(FreiHand(freihand_root), tmp_path / "out", OPTIONS)
     left = {path.name for path in (tmp_path / "out").iterdir()}
     assert left == {f"freihand-train-00000{i}.{kind}" for i in (0, 1) for kind in ("tar", "index")}
+
+
+def test_a_source_tree_that_was_not_installed_builds(
+    freihand_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        if name == "hodata":
+            raise PackageNotFoundError(name)
+        return "1.2"
+
+    monkeypatch.setattr("hodata.build.version", version)
+    build(FreiHand(freihand_root), tmp_path / "out", OPTIONS)
+    libraries = json.loads((tmp_path / "out/freihand.manifest.json").read_text())["libraries"]
+    assert libraries == {"hodata": "not installed", "numpy": "1.2", "pillow": "1.2", "pyarrow": "1.2"}
 
 
 def test_manifest_tells_every_group_with_its_reason_and_no_machine(freihand_root: Path, tmp_path: Path) -> None:
