@@ -136,7 +136,9 @@ def detect(path: Path, as_json: bool) -> None:
     help="HO-3D, FreiHAND with rendered masks: leave the pixels undecided where the hand model is cut open at the "
     "wrist.  [default: auto]",
 )
-@click.option("--name", help="File prefix and name in every table.  [default: the source's name]")
+@click.option(
+    "--name", help="File prefix and name in every table.  [default: by the source, such as ho3d_v3 or freihand_agree]"
+)
 @click.option(
     "--split-policy",
     type=click.Choice(["clean", "official", "group"]),

@@ -23,7 +23,10 @@ MEANINGS = (
 )
 
 _where = click.option(
-    "--where", default="", metavar="EXPRESSION", help="Only samples for which this holds: \"source = 'ho3d' and held\"."
+    "--where",
+    default="",
+    metavar="EXPRESSION",
+    help="Only samples for which this holds: \"source = 'ho3d_v3' and held\".",
 )
 _exclude = click.option(
     "--exclude",

@@ -25,7 +25,7 @@ from hotrain.cli_eval import (
     where_option,
 )
 from hotrain.config import OPEN_LABELS, PRECISIONS
-from hotrain.errors import EXIT_INTERRUPTED, EXIT_SKIPPED, Interrupted
+from hotrain.errors import EXIT_INTERRUPTED, EXIT_SKIPPED, Interrupted, out_of_memory
 from hotrain.input_rule import KINDS as INPUT_RULES
 from hotrain.learning.optimizer import OPTIMIZERS, SCHEDULES
 from hotrain.order import ORDERS
@@ -92,17 +92,33 @@ def share_option(name: str, what: str) -> Callable[[Callable[..., Any]], Callabl
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Over all processes.")
 @click.option("--accumulation", type=click.IntRange(1), default=1, show_default=True, help="Passes per step.")
 @click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="adamw", show_default=True)
-@click.option("--lr", type=click.FloatRange(0, min_open=True), help="Peak, of the head.  [default: by the start]")
-@click.option("--body-factor", type=click.FloatRange(0), help="Backbone's --lr, relative.  [default: by the start]")
+@click.option(
+    "--lr",
+    type=click.FloatRange(0, min_open=True),
+    help="Peak learning rate of the head.  [default: 1e-3, from random weights 3e-3; sgd 1e-2, 5e-2]",
+)
+@click.option(
+    "--body-factor",
+    type=click.FloatRange(0),
+    help="Backbone's rate relative to --lr.  [default: 0.1 from COCO or a file, 0.5 from --init, 1 from none]",
+)
 @click.option("--weight-decay", type=click.FloatRange(0), help="Of weights.  [default: 0.01, sgd 0.0001]")
-@click.option("--schedule", type=click.Choice(SCHEDULES), default="poly", show_default=True, help="Of the rate's fall.")
-@click.option("--warmup", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Share of rising rate.")
-@click.option("--clip", type=click.FloatRange(0), default=0, show_default=True, help="Norm of the gradient; 0: none.")
+@click.option("--schedule", type=click.Choice(SCHEDULES), default="poly", show_default=True, help="How the rate falls.")
+@click.option(
+    "--warmup",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="Share of the steps over which the rate rises.",
+)
+@click.option(
+    "--clip", type=click.FloatRange(0), default=0, show_default=True, help="Largest norm of the gradient; 0: any."
+)
 @click.option(
     "--dropout",
     type=click.FloatRange(0, 1, max_open=True),
     metavar="P",
-    help="Of channels before the last layer.  [default: torchvision's, 0.5]",
+    help="Share of the channels before the last layer that a step leaves out.  [default: 0.5; LR-ASPP has none]",
 )
 @click.option(
     "--ema",
@@ -110,17 +126,31 @@ def share_option(name: str, what: str) -> Callable[[Callable[..., Any]], Callabl
     default=0,
     show_default=True,
     metavar="DECAY",
-    help="Of averaged weights; 0: none.",
+    help="Score and save an average of the weights with this decay; 0: none.",
 )
-@click.option("--jitter", type=click.FloatRange(0), default=1.0, show_default=True, help="Of zoom and colours.")
+@click.option(
+    "--jitter", type=click.FloatRange(0), default=1.0, show_default=True, help="Strength of random zoom and colours."
+)
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror half of the crops.")
 @share_option("--blur", "out of focus or moving")
 @share_option("--noise", "with a sensor's noise")
 @share_option("--jpeg", "compressed once more")
 @share_option("--background", "another crop behind hand and object")
 @share_option("--paste", "hand and object of another crop put on top")
-@click.option("--balance", type=click.FloatRange(0, 1), default=0.25, show_default=True, help="Of rare classes.")
-@click.option("--prior", type=click.FloatRange(0), default=0.1, show_default=True, help="Toward background.")
+@click.option(
+    "--balance",
+    type=click.FloatRange(0, 1),
+    default=0.25,
+    show_default=True,
+    help="How far rare classes weigh more in the loss; 0: not.",
+)
+@click.option(
+    "--prior",
+    type=click.FloatRange(0),
+    default=0.1,
+    show_default=True,
+    help="Pull toward background where a mask leaves a pixel open.",
+)
 @click.option("--dice", type=click.FloatRange(0), default=0, show_default=True, help="Weight of soft Dice; 0: none.")
 @click.option(
     "--hard-pixels",
@@ -128,7 +158,7 @@ def share_option(name: str, what: str) -> Callable[[Callable[..., Any]], Callabl
     default=1,
     show_default=True,
     metavar="SHARE",
-    help="Of each image, the hardest.",
+    help="Learn from the hardest pixels of each image alone; 1: from all.",
 )
 @click.option(
     "--input-rule",
@@ -160,11 +190,24 @@ def share_option(name: str, what: str) -> Callable[[Callable[..., Any]], Callabl
     default=10,
     show_default=True,
     metavar="MINUTES",
-    help="Within an epoch.",
+    help="Save so often within an epoch too.",
 )
 @on_corrupt_option
 @max_corrupt_option
-@click.option("--extent", type=click.Choice(EXTENTS), default="wrist", show_default=True, help="Of validation.")
+@click.option(
+    "--val-limit",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    help="Score at most so many validation samples after an epoch.",
+)
+@click.option(
+    "--extent",
+    type=click.Choice(EXTENTS),
+    default="wrist",
+    show_default=True,
+    help="Where hands end when the best is chosen.",
+)
 @click.option(
     "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True, help="auto: bf16 on CUDA."
 )
@@ -267,6 +310,12 @@ def main(run: Callable[..., Any] = cli) -> None:
     except HodataError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except Exception as error:
+        words = out_of_memory(error)
+        if not words:
+            raise
+        click.echo(f"error: {words}", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,10 @@ _shards = click.option(
     "--shards", multiple=True, required=True, metavar="SHARD|DIR|GLOB", help="May be repeated; quote a glob."
 )
 where_option = click.option(
-    "--where", default="", metavar="EXPRESSION", help="Only samples for which this holds: \"source = 'ho3d' and held\"."
+    "--where",
+    default="",
+    metavar="EXPRESSION",
+    help="Only samples for which this holds: \"source = 'ho3d_v3' and held\".",
 )
 exclude_option = click.option(
     "--exclude",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hodata.errors import HodataError
 from hotrain.config import DEVICES, NO_DEVICE
-from hotrain.errors import EXIT_INTERRUPTED, Interrupted, TrainingError
+from hotrain.errors import EXIT_INTERRUPTED, Interrupted, TrainingError, out_of_memory
 
 T = TypeVar("T")
 
@@ -172,5 +172,15 @@ def _in_child(work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     except Interrupted:
         raise SystemExit(EXIT_INTERRUPTED) from None
     except HodataError as error:
-        print(f"error (rank {os.environ.get('RANK')}): {error}", file=sys.stderr, flush=True)
+        _say(str(error))
         raise SystemExit(1) from None
+    except Exception as error:
+        words = out_of_memory(error)
+        if not words:
+            raise
+        _say(words)
+        raise SystemExit(1) from None
+
+
+def _say(what: str) -> None:
+    print(f"error (rank {os.environ.get('RANK')}): {what}", file=sys.stderr, flush=True)

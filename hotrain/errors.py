@@ -41,6 +41,18 @@ class ExportError(HodataError):
     """A model cannot be exported, or the exported one answers differently."""
 
 
+def out_of_memory(error: Exception) -> str:
+    """What to do where torch says that a GPU's memory is full; empty for any other error. Needs no torch."""
+    if type(error).__name__ != "OutOfMemoryError":
+        return ""
+    said = ". ".join(str(error).split(". ")[:2])  # what follows is advice on torch's allocator
+    return (
+        f"{said}. In fit raise --accumulation (the same step in smaller passes; --resume may have another one), or "
+        "lower --batch-size or --crop, or take a smaller --model; in eval and annotate lower --batch-size. nvidia-smi "
+        "says who else uses the GPU"
+    )
+
+
 EXIT_SKIPPED = 3  # done, but some input was skipped
 EXIT_INTERRUPTED = 75  # a complete checkpoint was saved: start again with --resume
 

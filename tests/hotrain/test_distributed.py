@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from hotrain import distributed
+from hotrain.cli import main
 from hotrain.errors import Interrupted, TrainingError
 
 
@@ -74,6 +75,39 @@ def test_alone_everything_is_the_identity() -> None:
     assert distributed.all_reduce_sum(values).tolist() == [1, 2]
     assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
     distributed.barrier()
+
+
+FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.18 GiB of which 1 MiB is free"
+
+
+def _full() -> None:
+    raise torch.OutOfMemoryError(FULL)
+
+
+@pytest.mark.parametrize("rank", [None, "3"])
+def test_a_full_gpu_is_told_with_what_to_do(
+    rank: str | None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if rank:
+        monkeypatch.setenv("RANK", rank)
+    with pytest.raises(SystemExit) as stopped:
+        distributed._in_child(_full, ()) if rank else main(_full)
+    found = capfd.readouterr().err
+    assert stopped.value.code == 1
+    assert found.startswith(
+        f"error{' (rank 3)' if rank else ''}: CUDA out of memory. Tried to allocate 2.00 GiB. In fit"
+    )
+    assert "--accumulation" in found and found.count("\n") == 1
+
+
+def test_other_errors_keep_their_traceback() -> None:
+    def broken() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal"):
+        main(broken)
+    with pytest.raises(RuntimeError, match="illegal"):
+        distributed._in_child(broken, ())
 
 
 def test_one_process_is_this_one() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +333,15 @@ def test_every_option_stands_on_the_command_line_and_in_a_recipe(mixed: ShardInd
     recipe.write_text("ema = true")
     with pytest.raises(TrainingError, match="ema is True, expected float"):
         read_recipe(recipe)
+
+
+def test_the_command_line_has_every_option_with_its_default() -> None:
+    options = cli.commands["fit"].make_context("fit", []).params
+    for field in fields(FitConfig):
+        if field.name in ("shards", "out", "exclude", "source_weights"):  # required, dated, files, pairs
+            assert field.name.removesuffix("s") in options or field.name in options
+        else:
+            assert options[field.name] == (None if field.default is MISSING else field.default), field.name
 
 
 @pytest.mark.parametrize(
