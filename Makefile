@@ -7,9 +7,10 @@ DEMO := demo
 COMPARE := compare
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench compare lint types format clean
+.PHONY: help install demo test soak bench compare lint types format clean
 
 help:
+	@echo "make install an environment in $(VENV)/, PyTorch in it (several GB); the others do that themselves"
 	@echo "make demo    miniature datasets -> shards -> two trained models -> scores and pictures, in $(DEMO)/ (about 10 min)"
 	@echo "make test    all tests"
 	@echo "make soak    the long matrices"
@@ -26,6 +27,8 @@ $(READY): pyproject.toml
 	@echo "installing into $(VENV) (PyTorch alone is several GB; a few minutes)" >&2
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,dev]'
 	@touch $@
+
+install: $(READY)
 
 demo: $(READY)
 	@BIN=$(BIN) OUT=$(DEMO) ./demo.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job from end to end on miniature datasets. Every line that starts with hodata or hotrain works the same
+# The main job from end to end on miniature datasets. Every hodata or hotrain command that it shows works the same
 # on the real ones. `make demo` calls it; BIN: where the commands are, OUT: where everything goes.
 set -euo pipefail
 cd "$(dirname "$0")"

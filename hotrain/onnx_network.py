@@ -20,6 +20,8 @@ ONNX_VERSION = 1
 METADATA = "hotrain"  # the key of the facts, as JSON
 INPUT, OUTPUT = "image", "logits"
 
+_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+
 
 class OnnxNetwork:
     """An `.onnx` file of `hotrain export`.
@@ -36,19 +38,23 @@ class OnnxNetwork:
         if not DEVICES.fullmatch(device):
             raise CheckpointError(f"--device {device}: {NO_DEVICE}")
         self.identity = file_sha256(path)
-        wanted = ["CPUExecutionProvider"] if device == "cpu" else ["CUDAExecutionProvider", "CPUExecutionProvider"]
-        available = set(onnxruntime.get_available_providers())
-        if device.startswith("cuda") and wanted[0] not in available:
+        providers: list[Any] = [_CPU]
+        if device != "cpu" and _CUDA in onnxruntime.get_available_providers():
+            providers.insert(0, (_CUDA, {"device_id": int(device.partition(":")[2] or 0)}))
+        elif device.startswith("cuda"):
             raise CheckpointError(f"--device {device}: this onnxruntime has no CUDA; install onnxruntime-gpu")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=[name for name in wanted if name in available]
-            )
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
             facts = json.loads(self._session.get_modelmeta().custom_metadata_map.get(METADATA, "null"))
         except Exception as error:  # onnxruntime raises many kinds on bytes that are something else
             raise CheckpointError(f"{path}: cannot be read as an ONNX model ({error})") from error
+        if device.startswith("cuda") and _CUDA not in self._session.get_providers():
+            raise CheckpointError(
+                f"--device {device}: onnxruntime has CUDA and cannot use it here: is there such a GPU (nvidia-smi), and "
+                "are its CUDA and cuDNN of the versions that this onnxruntime-gpu needs?"
+            )
         self.task, self.rule, self.temperature = _facts(path, facts)
 
     def logits(self, prepared: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

@@ -71,6 +71,28 @@ def test_a_device_that_is_none_is_refused(exported: tuple[Path, Path]) -> None:
         OnnxNetwork(exported[1], "mps")
 
 
+@pytest.mark.parametrize(("device", "asked"), [("auto", 0), ("cuda", 0), ("cuda:2", 2), ("cpu", None)])
+def test_the_gpu_that_was_asked_for(
+    exported: tuple[Path, Path], device: str, asked: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An onnxruntime that says it has CUDA, and falls back to the CPU when there is no GPU, as the real one does."""
+    real, given = onnxruntime.InferenceSession, []
+
+    def session(path: str, options: Any, providers: list[Any]) -> Any:
+        given.extend(providers)
+        return real(path, options, providers=providers[-1:])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    if device.startswith("cuda"):
+        with pytest.raises(CheckpointError, match=f"--device {device}: onnxruntime has CUDA and cannot use it here"):
+            OnnxNetwork(exported[1], device)
+    else:
+        OnnxNetwork(exported[1], device)
+    gpu = [] if asked is None else [("CUDAExecutionProvider", {"device_id": asked})]
+    assert given == [*gpu, "CPUExecutionProvider"]
+
+
 @pytest.mark.parametrize("size", [(96, 96), (129, 97), (400, 300), (33, 500)])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_logits_at_any_size(exported: tuple[Path, Path], size: tuple[int, int], batch: int) -> None:
