@@ -52,8 +52,8 @@ class OnnxNetwork:
             raise CheckpointError(f"{path}: cannot be read as an ONNX model ({error})") from error
         if device.startswith("cuda") and _CUDA not in self._session.get_providers():
             raise CheckpointError(
-                f"--device {device}: onnxruntime has CUDA and cannot use it here: is there such a GPU (nvidia-smi), and "
-                "are its CUDA and cuDNN of the versions that this onnxruntime-gpu needs?"
+                f"--device {device}: onnxruntime has CUDA and cannot use it here: is there such a GPU (nvidia-smi), "
+                "and are its CUDA and cuDNN of the versions that this onnxruntime-gpu needs?"
             )
         self.task, self.rule, self.temperature = _facts(path, facts)
 
