@@ -8,7 +8,6 @@ with the same files, whatever the number of workers.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import threading
@@ -26,6 +25,7 @@ from typing import Any
 
 from hodata.errors import HodataError, PlanError, SampleError, Unannotated
 from hodata.labels import LABELS
+from hodata.lock import only_one
 from hodata.plan import BuildOptions, BuildPlan, ShardPlan, build_key, make_plan
 from hodata.shards import FORMAT_VERSION
 from hodata.shards.index import IndexInfo, TarFacts, read_index, read_info, write_index
@@ -93,32 +93,14 @@ def build(
         raise PlanError(f"{folder}: is a file; give the folder that the shards shall go to")
     with _disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder, options.name):
+        busy = PlanError(f"{folder}: another build of {options.name!r} is running here; wait for it")
+        with only_one(folder / f".{options.name}.lock", busy):
             _prepare_folder(folder, plan, options)
             reused = _convert_all(source, folder, plan, options, executor, progress)
             return _commit(source, folder, plan, reused)
 
 
 # ---- folder ----
-
-
-@contextmanager
-def _locked(folder: Path, name: str) -> Iterator[None]:
-    """Two builds of one name in one folder would write the same temporary files."""
-    path = folder / f".{name}.lock"
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The last holder removes the file: a lock on a removed one keeps nobody out.
-            held = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
-        except BlockingIOError:
-            held = False
-        if not held:
-            raise PlanError(f"{folder}: another build of {name!r} is running here; wait for it")
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
 @contextmanager

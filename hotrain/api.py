@@ -57,10 +57,12 @@ class Segmenter:
             one prediction per image, in order.
 
         Raises:
-            FrameError: a file cannot be decoded.
+            FrameError: a file cannot be decoded, or an image is too long and narrow.
             ValueError: an array of another shape or type.
         """
         pictures = [_pixels(image) for image in _listed(images)]
+        for picture in pictures:
+            self._network.rule.refuse_long(picture.shape[1], picture.shape[0])
         answers: list[Prediction | None] = [None] * len(pictures)
         for numbers in _same_size(pictures, batch_size):
             prepared = [self._network.rule.resize(pictures[number]) for number in numbers]

@@ -288,6 +288,7 @@ def calibrate(
     from dataclasses import replace
 
     from hotrain.checkpoint import find
+    from hotrain.distributed import is_main
     from hotrain.predict import load_predictor
     from hotrain.progress import progress
     from hotrain.scoring.calibrate import calibrate as run_calibrate
@@ -310,6 +311,8 @@ def calibrate(
             pixels=pixels,
             on_sample=lambda: bar.advance(1),
         )
+    if not is_main():  # under torchrun every process has found the same
+        return
     found = replace(found, facts={"split": split, **found.facts})
     path = write_calibration(opened.path, found)
     if as_json:

@@ -124,7 +124,8 @@ def _kernel() -> Any:
                     continue
                 total, kept = np.float32(0.0), np.float32(0.0)
                 for c in range(count):
-                    share = table[min(np.int32((best[x] - values[c, x]) * sharpness + half), last)]
+                    distance = (best[x] - values[c, x]) * sharpness + half
+                    share = table[np.int32(distance) if distance < last else last]  # last where it is no number
                     total += share
                     if fold[c] == answer:
                         kept += share

@@ -21,6 +21,12 @@ class WeightsError(HodataError):
     """Pretrained weights are missing or do not fit the model."""
 
 
+NOT_FINITE = (
+    "the network answers with numbers that are not finite: its training went astray, or its weights are damaged; use "
+    "an earlier checkpoint, or train again with a lower --lr"
+)
+
+
 class TrainingError(HodataError):
     """A run cannot start as configured, or cannot go on."""
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hotrain.errors import CheckpointError
+from hotrain.errors import CheckpointError, FrameError
 
 KINDS = ("short-side", "squash")
+_MOST_PIXELS = 8_000_000  # of one image as a network sees it; a usual one has half a million
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,16 @@ class InputRule:
             return self.size, self.size
         scale = self.size / min(width, height)
         return max(round(width * scale), 1), max(round(height * scale), 1)
+
+    def refuse_long(self, width: int, height: int) -> None:
+        """Raise FrameError on an image that is so long and narrow that no memory would hold what the network makes of
+        it."""
+        across, down = self.network_size(width, height)
+        if across * down > _MOST_PIXELS:
+            raise FrameError(
+                f"is {width}x{height}: the network would see it at {across}x{down}, more than {_MOST_PIXELS:,} pixels; "
+                "cut it into parts"
+            )
 
     def resize(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """uint8 [H, W, 3] -> uint8 [h, w, 3] at the network's size; antialiased."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hodata.labels import Task
-from hotrain.errors import CheckpointError
+from hotrain.errors import NOT_FINITE, CheckpointError
 from hotrain.input_rule import InputRule
 
 
@@ -69,7 +69,14 @@ class TorchNetwork:
 
     def logits(self, prepared: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         found: NDArray[np.float32] = self._predictor.network_logits(prepared).cpu().numpy()
-        return found
+        return finite(found)
+
+
+def finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same logits; raises CheckpointError where one is no finite number, so that no class is the likeliest."""
+    if not np.isfinite(logits).all():
+        raise CheckpointError(NOT_FINITE)
+    return logits
 
 
 def stored_temperature(facts: Mapping[str, Any], where: str) -> float:

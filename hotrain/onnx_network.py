@@ -14,7 +14,7 @@ from hodata.labels import TASKS
 from hotrain.config import DEVICES, NO_DEVICE
 from hotrain.errors import CheckpointError
 from hotrain.input_rule import InputRule
-from hotrain.network import file_sha256, stored_temperature
+from hotrain.network import file_sha256, finite, stored_temperature
 
 ONNX_VERSION = 1
 METADATA = "hotrain"  # the key of the facts, as JSON
@@ -59,7 +59,7 @@ class OnnxNetwork:
 
     def logits(self, prepared: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         found: NDArray[np.float32] = self._session.run([OUTPUT], {INPUT: np.stack(prepared)})[0]
-        return found
+        return finite(found)
 
 
 def _facts(path: Path, facts: Any) -> tuple[Any, InputRule, float]:

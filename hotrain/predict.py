@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hotrain.checkpoint import Checkpoint
+from hotrain.errors import NOT_FINITE, CheckpointError
 from hotrain.input_rule import InputRule
 from hotrain.learning.augment import normalize
 from hotrain.model import create_model, logits_of
@@ -73,6 +74,8 @@ class NetworkPredictor:
             out = logits_of(self._model, normalize(image, self._mean, self._std))["out"]
         finally:
             self._model.train(training)
+        if not torch.isfinite(out).all():
+            raise CheckpointError(NOT_FINITE)
         return out.float()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from hodata.labels import TASKS
+from hotrain.annotate.accepted import FOLDER as ACCEPTED
 from hotrain.annotate.accepted import write_accepted
-from hotrain.annotate.files import write_atomic
+from hotrain.annotate.files import only_here, write_atomic
 from hotrain.annotate.inputs import Inputs
 from hotrain.annotate.pipeline import AnnotateConfig, finish, formats_of, frame_of, plan_of, process
 from hotrain.annotate.review import Reviewed
@@ -29,11 +31,19 @@ from hotrain.network import Network
 
 @dataclass(frozen=True)
 class Applied:
-    """How many frames were accepted, rejected and annotated again; where the dataset is (None: nothing accepted)."""
+    """What was done.
+
+    Args:
+        accepted, rejected, again: frames.
+        broken: of those to be annotated again, the ones that could not be read; they stay as they were.
+        dataset: of the accepted frames; None: there are none.
+        stopped: before it was all done.
+    """
 
     accepted: int
     rejected: int
     again: int
+    broken: int
     dataset: Path | None
     stopped: bool = False
 
@@ -50,10 +60,16 @@ def apply_review(out: Path, review: Reviewed, network: Network | None, *, tta: s
     Raises:
         AnnotateError: the review is of another annotation, names unknown frames, or asks for what is missing.
     """
-    state = State(out)
-    plan = state.plan()
+    plan = State(out).plan()
     if plan is None or not (out / "frames.jsonl").is_file():
         raise AnnotateError(f"{out}: holds no finished annotation; finish it before its review is applied")
+    with only_here(out):
+        return _apply(out, plan, review, network, tta, refine)
+
+
+def _apply(
+    out: Path, plan: Mapping[str, Any], review: Reviewed, network: Network | None, tta: str, refine: str
+) -> Applied:
     if review.model != plan["model"]:
         raise AnnotateError(
             f"the review judged an annotation by the model {review.model[:12]}, {out} holds one by "
@@ -70,7 +86,7 @@ def apply_review(out: Path, review: Reviewed, network: Network | None, *, tta: s
             raise AnnotateError(f"{name} was rejected before and its files are gone; judge it `again`")
     task, config = TASKS[plan["task"]], _config(plan)
 
-    applied = read_applied(out)
+    applied, broken = read_applied(out), frozenset[str]()
     again = [records[name] for name, verdict in review.frames.items() if verdict == "again"]
     if again:
         if network is None:
@@ -80,31 +96,39 @@ def apply_review(out: Path, review: Reviewed, network: Network | None, *, tta: s
                 f"--checkpoint was trained with --task {network.task.name}, the annotation has {task.name}; "
                 "annotate again with a model of the same task"
             )
-        part, whole = _annotate_again(
+        part, broken, whole = _annotate_again(
             network, out, again, replace(config, tta=tta or config.tta, refine=refine or config.refine)
         )
         if not whole:
-            return Applied(0, 0, 0, None, stopped=True)
+            return Applied(0, 0, 0, 0, None, stopped=True)
         applied["again"] = [name for name in applied["again"] if name != part] + [part]
     for name, verdict in review.frames.items():
         if verdict == "reject":
             for file in records[name]["files"]:
                 (out / file).unlink(missing_ok=True)
-    applied["frames"] = dict(review.frames)
+    # Rejected frames have no files any more, whatever another review says of the others.
+    rejected = {name: verdict for name, verdict in applied["frames"].items() if verdict == "reject"}
+    judged = {name: verdict for name, verdict in review.frames.items() if name not in broken}
+    applied["frames"] = dict(sorted((rejected | judged).items()))
     write_atomic(out / FOLDER / APPLIED, (json.dumps(applied, indent=1) + "\n").encode())
 
     now = current_records(out)
     accepted = [record for record in now if record["row"]["review"] == "accept" and record["row"]["status"] == "ok"]
-    dataset = write_accepted(out, accepted, task, config.extent, config.exif) if accepted else None
+    dataset = None
+    if accepted:
+        dataset = write_accepted(out, accepted, task, config.extent, config.exif)
+    else:
+        shutil.rmtree(out / ACCEPTED, ignore_errors=True)
     finish(out, now, formats_of(task, config), task)
     counts = Counter(review.frames.values())
-    return Applied(len(accepted), counts["reject"], len(again), dataset)
+    return Applied(len(accepted), counts["reject"], len(again) - len(broken), len(broken), dataset)
 
 
 def _annotate_again(
     network: Network, out: Path, records: Sequence[Mapping[str, Any]], config: AnnotateConfig
-) -> tuple[str, bool]:
-    """Which part of the state holds the second look at some frames, and whether it is complete."""
+) -> tuple[str, frozenset[str], bool]:
+    """Which part of the state holds the second look at some frames, which of them could not be read, and whether it is
+    complete."""
     from hodata.shards.reader import ShardIndex
     from hotrain.annotate.pixels import is_shard
 
@@ -117,8 +141,9 @@ def _annotate_again(
     plan = plan_of(network, config)
     facts = json.dumps([plan, [frame.name for frame in frames]])
     part = f"again-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
-    _, _, whole = process(network, Inputs(frames, index), out, config, State.open(out, plan, part=part))
-    return part, whole
+    found, _, whole = process(network, Inputs(frames, index), out, config, State.open(out, plan, part=part))
+    broken = frozenset(record["row"]["frame"] for record in found if record["row"]["status"] == "broken")
+    return part, broken, whole
 
 
 def _config(plan: Mapping[str, Any]) -> AnnotateConfig:

@@ -132,10 +132,15 @@ def _apply(verdicts: Path, out: Path, checkpoint: Path | None, device: str, tta:
     if done.stopped:
         click.echo("stopped; what is finished is kept: run the same command again", err=True)
         sys.exit(EXIT_INTERRUPTED)
-    click.echo(f"{done.accepted:,} accepted, {done.rejected:,} rejected, {done.again:,} annotated again", err=True)
+    counts = f"{done.accepted:,} accepted, {done.rejected:,} rejected, {done.again:,} annotated again"
+    if done.broken:
+        counts += f", {done.broken:,} could not be read and stay as they were"
+    click.echo(counts, err=True)
     if done.dataset is not None:
         click.echo(f"train on them: hodata build --source folder --root {done.dataset} --out shards/", err=True)
     click.echo(out)
+    if done.broken:
+        sys.exit(EXIT_SKIPPED)
 
 
 def _formats(texts: Sequence[str]) -> tuple[str, ...]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from hodata.lock import only_one
 from hotrain.errors import AnnotateError
 
 
@@ -18,6 +19,24 @@ def write_atomic(path: Path, data: bytes) -> None:
     """
     with replaced_when_complete(path) as partial:
         partial.write_bytes(data)
+
+
+@contextmanager
+def only_here(out: Path) -> Iterator[None]:
+    """For as long as files are written to an output folder, which is made if missing: two processes would rename each
+    other's half-written files.
+
+    Raises:
+        AnnotateError: another process writes there, or it cannot be written.
+    """
+    busy = AnnotateError(f"{out}: another `hotrain annotate` is writing here; wait for it, or give another --out")
+    with ExitStack() as stack:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(only_one(out / ".annotate.lock", busy))
+        except OSError as error:
+            raise AnnotateError(f"{out}: cannot be written ({error.strerror or error})") from error
+        yield
 
 
 @contextmanager

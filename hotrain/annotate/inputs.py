@@ -132,10 +132,10 @@ def _of_folder(folder: Path, prefix: str, every: int, out: Path | None) -> tuple
         roots, layout = [folder], "sequences with a folder rgb"
     else:
         _refuse_own_output(folder, out)
-        files = [path for path in _walk(folder, out) if _wanted(path)]
+        files = [path for path in _walk(folder, out) if _wanted(path) and path.suffix.lower() != ".tar"]
         if not files:
             known = ", ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES, ".tar"))
-            tars = [path for path in _walk(folder, out) if path.suffix == ".tar"]
+            tars = any(path.suffix.lower() == ".tar" for path in _walk(folder, out))
             hint = f"; for shards give '{folder}/*.tar'" if tars else f" (looked for {known})"
             raise AnnotateError(f"{folder}: holds no image or video{hint}")
         return _of_files([(path, prefix / path.relative_to(folder)) for path in files], every), ""

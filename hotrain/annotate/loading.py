@@ -83,12 +83,13 @@ class Loading:
     def _load(self, frame: Frame) -> Loaded | Broken:
         try:
             image = self._pixels(frame)
+            height, width = image.shape[:2]
+            self._rule.refuse_long(width, height)
+            prepared = self._rule.resize(image)
         except (FrameError, ShardError) as error:
             return Broken(frame, str(error))
         except MemoryError:
             return Broken(frame, "is too large for this machine's memory")
-        height, width = image.shape[:2]
-        prepared = self._rule.resize(image)
         again = width * height > _LARGE and not frame.is_video
         return Loaded(frame, (width, height), prepared, (lambda: self._pixels(frame)) if again else (lambda: image))
 
@@ -97,7 +98,7 @@ class Loading:
             if frame.path not in self._videos:
                 for other in self._videos.values():
                     other.close()
-                self._videos = {frame.path: VideoReader(frame.path)}
+                self._videos = {frame.path: VideoReader(frame.path, self._exif)}
             found = next(self._videos[frame.path].read([frame.number]))
             if isinstance(found, FrameError):
                 raise found

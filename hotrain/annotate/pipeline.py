@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hodata.labels import Task
-from hotrain.annotate.files import write_atomic
+from hotrain.annotate.files import only_here, write_atomic
 from hotrain.annotate.flip import flip_average
 from hotrain.annotate.formats import Answer, Format, Options, create_formats
 from hotrain.annotate.formats.base import Finished
+from hotrain.annotate.formats.binary import Binary
 from hotrain.annotate.inputs import Frame, Inputs
 from hotrain.annotate.loading import Broken, Loaded, Loading, thread_count
 from hotrain.annotate.refine import Patch, hand_classes, paste, patches_of
@@ -86,6 +87,18 @@ def annotate(
     """
     formats = formats_of(network.task, config)
     _refuse_equal_files(inputs, formats)
+    with only_here(out):
+        return _annotate(network, inputs, out, config, formats, overwrite)
+
+
+def _annotate(
+    network: Network,
+    inputs: Inputs,
+    out: Path,
+    config: AnnotateConfig,
+    formats: Sequence[Format],
+    overwrite: bool,
+) -> Summary:
     state = State.open(out, plan_of(network, config), overwrite=overwrite)
     records, before, whole = process(network, inputs, out, config, state)
     if not whole:
@@ -101,7 +114,7 @@ def annotate(
 
 def formats_of(task: Task, config: AnnotateConfig) -> list[Format]:
     """The formats of a run."""
-    return create_formats(config.formats, task, Options(config.extent, config.keep_all, config.visualise))
+    return create_formats(config.formats, task, Options(config.extent, config.keep_all, config.visualise, config.exif))
 
 
 def process(
@@ -134,7 +147,10 @@ def process(
                         bar.say(f"skipped {row['frame']}: {row['error']}")
             bar.advance(len(found))
     done = [record for batch in batches for record in records.get(batch.number, ())]
-    return done, before, len(records) == len(batches)
+    whole = len(records) == len(batches)
+    if whole:
+        state.forget_beyond(len(batches))
+    return done, before, whole
 
 
 def plan_of(network: Network, config: AnnotateConfig) -> dict[str, Any]:
@@ -320,10 +336,13 @@ def _refuse_equal_files(inputs: Inputs, formats: Sequence[Format]) -> None:
     """Formats that name files by camera and stem alone cannot tell every two frames apart."""
     if not any(form.by_camera for form in formats):
         return
-    seen: dict[tuple[str, str, str], str] = {}
+    seen: dict[tuple[str, ...], str] = {}
     for frame in inputs.frames:
-        other = seen.setdefault((frame.sequence, frame.camera or "0", frame.stem), frame.name)
-        if other != frame.name:
+        places: list[tuple[str, ...]] = [(frame.sequence, frame.camera or "0", frame.stem)]
+        if any(form.name == Binary.name for form in formats):  # where a/rgb/b and a/b/rgb are one folder
+            places.append((Binary.folder(frame), frame.stem))
+        other = next((name for place in places if (name := seen.setdefault(place, frame.name)) != frame.name), None)
+        if other is not None:
             raise AnnotateError(
                 f"{other} and {frame.name} have one sequence, camera and stem, which is all that the formats honnotate "
                 "and binary keep; annotate them into two --out folders, or with --format png"

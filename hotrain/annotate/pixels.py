@@ -27,7 +27,7 @@ def frame_pixels(frames: Sequence[Frame], exif: str) -> Iterator[NDArray[np.uint
     for frame in frames:
         try:
             if frame.is_video:
-                yield next(videos.setdefault(frame.path, VideoReader(frame.path)).read([frame.number]))
+                yield next(videos.setdefault(frame.path, VideoReader(frame.path, exif)).read([frame.number]))
             elif is_shard(frame) and reader is not None:
                 yield decode_rgb(reader.image(rows[frame.stem]), "stored")
             else:

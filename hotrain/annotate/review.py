@@ -10,7 +10,7 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -26,11 +26,11 @@ from hotrain.annotate.files import write_atomic
 from hotrain.annotate.pipeline import finished_rows, frame_of
 from hotrain.annotate.pixels import frame_pixels
 from hotrain.annotate.rle import decode
-from hotrain.annotate.state import State, current_records
+from hotrain.annotate.state import VERDICTS, State, current_records, put_verdicts_aside
 from hotrain.errors import AnnotateError, FrameError
 from hotrain.pictures import label_of_class
 
-PAGE, VERDICTS = "review.html", "review.json"
+PAGE = "review.html"
 REVIEW_VERSION = 1
 CHOICES = ("accept", "reject", "again")
 _BOX = (640, 480)
@@ -72,7 +72,7 @@ def write_page(out: Path, limit: int = 300) -> Path:
         "model": plan["model"],
         "total": len(order),
         "frames": entries,
-        "verdicts": dict(read_review(out / VERDICTS).frames) if (out / VERDICTS).is_file() else {},
+        "verdicts": _standing_verdicts(out, plan["model"], {row["frame"] for row in rows}),
     }
     write_atomic(out / PAGE, _html(data, out.resolve().name, task).encode())
     return out / PAGE
@@ -108,6 +108,26 @@ def read_review(path: Path) -> Reviewed:
             return parse_review(file.read(_MAX_BYTES + 1), str(path))
     except OSError as error:
         raise AnnotateError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def review_text(review: Reviewed) -> bytes:
+    """What `parse_review` reads."""
+    content = {"version": REVIEW_VERSION, "model": review.model, "frames": dict(review.frames)}
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def _standing_verdicts(out: Path, model: str, known: Collection[str]) -> dict[str, str]:
+    """The verdicts in OUT/review.json that are of this model's masks. If others are among them, the file is put aside
+    and written anew: the page sends all that it was given under the model that it shows."""
+    path = out / VERDICTS
+    if not path.is_file():
+        return {}
+    before = read_review(path)
+    standing = {name: verdict for name, verdict in before.frames.items() if before.model == model and name in known}
+    if standing != dict(before.frames):
+        put_verdicts_aside(out)
+        write_atomic(path, review_text(Reviewed(model, standing)))
+    return standing
 
 
 def _entry(row: Mapping[str, Any]) -> dict[str, Any]:

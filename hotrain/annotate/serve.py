@@ -7,7 +7,6 @@ rebinding) or from another site's page are refused.
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Callable
 from http import HTTPStatus
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from hotrain.annotate.files import write_atomic
-from hotrain.annotate.review import PAGE, REVIEW_VERSION, VERDICTS, parse_review
+from hotrain.annotate.review import PAGE, parse_review, review_text
+from hotrain.annotate.state import VERDICTS
 from hotrain.errors import AnnotateError
 
 HOST = "127.0.0.1"
@@ -90,8 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too large")
         try:
             found = parse_review(self.rfile.read(int(length)), "the page's review")
-            text = json.dumps({"version": REVIEW_VERSION, "model": found.model, "frames": dict(found.frames)}, indent=1)
-            write_atomic(self.server.folder / VERDICTS, (text + "\n").encode())
+            write_atomic(self.server.folder / VERDICTS, review_text(found))
         except AnnotateError as error:
             return self._refuse(HTTPStatus.BAD_REQUEST, str(error))
         self.server.on_save(len(found.frames))

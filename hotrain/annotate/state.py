@@ -23,6 +23,7 @@ from hotrain.errors import AnnotateError
 
 FOLDER = ".annotate"
 APPLIED = "applied.json"  # the review whose verdicts hold
+VERDICTS = "review.json"  # in the output folder: what the review page saves
 STATE_VERSION = 1
 
 
@@ -65,7 +66,8 @@ class State:
             out: the output folder.
             part: subfolder, where something is annotated beside the first pass.
             plan: model and options, as JSON; decides every byte.
-            overwrite: forget an annotation of another plan; its files stay until they are replaced.
+            overwrite: forget an annotation of another plan; its files stay until they are replaced, a person's
+                verdicts on it are put aside.
 
         Raises:
             AnnotateError: the folder holds an annotation by another plan, or one that a person reviewed.
@@ -79,7 +81,7 @@ class State:
                     f"{out}: holds a review that was applied, and annotating again would undo it; "
                     "give another --out, or --overwrite to begin anew"
                 )
-            shutil.rmtree(state._folder)
+            state._begin_anew()
             before = None
         if before is not None and before != wanted:
             if not overwrite:
@@ -89,10 +91,14 @@ class State:
                     f"{out}: holds an annotation by another model or with other options ({listed}); "
                     "give another --out, or --overwrite to begin anew"
                 )
-            shutil.rmtree(state._folder)
+            state._begin_anew()
         if before != wanted:
             write_atomic(state._folder / "plan.json", (json.dumps(wanted, indent=1, sort_keys=True) + "\n").encode())
         return state
+
+    def _begin_anew(self) -> None:
+        shutil.rmtree(self._folder)
+        put_verdicts_aside(self._out)
 
     def plan(self) -> dict[str, Any] | None:
         """The stored plan; None where there is none."""
@@ -140,6 +146,12 @@ class State:
             raise AnnotateError(f"{self._out}: holds no annotation; give the --out folder of `hotrain annotate`")
         return found
 
+    def forget_beyond(self, count: int) -> None:
+        """Forget batches from number `count` on: they are of a time when the list of frames was longer."""
+        for path in (self._folder / "batches").glob("*.json"):
+            if path.stem.isdecimal() and int(path.stem) >= count:
+                path.unlink()
+
     def save(self, batch: Batch, records: Sequence[Mapping[str, Any]]) -> None:
         """Note that a batch is finished; its files must be there."""
         data = json.dumps({"fingerprint": batch.fingerprint(), "frames": records})
@@ -147,6 +159,16 @@ class State:
 
     def _path(self, batch: Batch) -> Path:
         return self._folder / "batches" / f"{batch.number:06d}.json"
+
+
+def put_verdicts_aside(out: Path) -> Path | None:
+    """Rename OUT/review.json, whose verdicts are of masks that are no more; returns its new name, if there was one."""
+    path = out / VERDICTS
+    if not path.is_file():
+        return None
+    aside = out / f"review-before-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.json"
+    path.replace(aside)
+    return aside
 
 
 def read_applied(out: Path) -> dict[str, Any]:
@@ -177,8 +199,11 @@ def current_records(out: Path) -> list[dict[str, Any]]:
         state = State(out, part)
         model = str((state.plan() or {}).get("model", ""))[:12]
         for record in state.records():
+            name = record["row"]["frame"]
+            if record["row"]["status"] == "broken" and name in records:
+                continue  # a second look that could not read the image takes nothing back
             record["row"]["model"] = model
-            records[record["row"]["frame"]] = record
+            records[name] = record
     for name, record in records.items():
         verdict = applied["frames"].get(name, "")
         record["row"]["review"] = verdict

@@ -16,7 +16,9 @@ _INSTALL = "videos need PyAV: pip install av (or 'hodata[annotate]')"
 
 
 def count_frames(path: Path) -> int:
-    """How many frames the file says it holds, counted from its packets without decoding.
+    """How many frames the file shows, counted from its packets without decoding.
+
+    Trimmed videos hold frames that an edit list hides; decoders do not give them.
 
     Raises:
         FrameError: no video, or damaged at its head.
@@ -26,7 +28,7 @@ def count_frames(path: Path) -> int:
     try:
         with av.open(str(path)) as container:
             stream = _stream(container)
-            return sum(packet.size > 0 for packet in container.demux(stream))
+            return sum(packet.size > 0 and not packet.is_discard for packet in container.demux(stream))
     except (av.FFmpegError, ValueError, OSError) as error:
         raise FrameError(f"cannot be read as a video ({_reason(error)})") from error
 
@@ -42,10 +44,14 @@ class VideoReader:
     """Decodes a video from front to back. Not thread-safe.
 
     Frame-accurate by construction: frames are counted as they come out of the decoder, never sought by time.
+
+    Args:
+        path: the file.
+        exif: what to do with a video that is stored lying on its side (phones), as of `decode.decode_rgb`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, exif: str = "refuse") -> None:
+        self._path, self._exif = path, exif
         self._frames: Iterator[Any] = iter(())
         self._container: Any = None
         self._next = 0
@@ -66,13 +72,26 @@ class VideoReader:
                 frame = next(self._frames)
                 self._next += 1
                 if self._next > number:
-                    pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
-                    return pixels
+                    return self._upright(frame)
+        except FrameError as error:
+            self._broken = str(error)
         except StopIteration:
             self._broken = f"the video ends after {self._next} frames; it was cut off"
         except Exception as error:  # FFmpeg's errors have many kinds
             self._broken = f"the video cannot be decoded from frame {self._next} on ({_reason(error)})"
         return FrameError(self._broken)
+
+    def _upright(self, frame: Any) -> NDArray[np.uint8]:
+        turn = round(frame.rotation) % 360  # counterclockwise: what a player does before it shows the frame
+        if turn and self._exif == "refuse":
+            raise FrameError(
+                f"the video is stored turned by {360 - turn} degrees: players and OpenCV turn it back, other readers "
+                "do not. --exif upright turns its frames and masks, --exif stored leaves both"
+            )
+        pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
+        if self._exif != "upright" or turn % 90:
+            return pixels
+        return np.ascontiguousarray(np.rot90(pixels, turn // 90))
 
     def _restart(self) -> None:
         self.close()

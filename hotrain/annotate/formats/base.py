@@ -27,11 +27,13 @@ class Options:
         extent: where a hand ends, `wrist` or `arm`; HOnnotate always has the wrist.
         keep_all: HOnnotate: write every part of a mask.
         visualise: HOnnotate: write its pictures as well.
+        exif: how the frames were read.
     """
 
     extent: str = "wrist"
     keep_all: bool = False
     visualise: bool = False
+    exif: str = "refuse"
 
 
 @dataclass(frozen=True)

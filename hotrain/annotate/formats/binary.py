@@ -11,6 +11,7 @@ import numpy as np
 
 from hodata.shards.png import encode_mask
 from hotrain.annotate.formats.base import Answer, Format
+from hotrain.annotate.inputs import Frame
 
 
 class Binary(Format):
@@ -18,7 +19,11 @@ class Binary(Format):
     by_camera = True
 
     def files(self, answer: Answer) -> Iterator[tuple[str, bytes]]:
-        frame = answer.frame
         for kind, mask in answer.masks.items():
-            place = [part for part in (frame.sequence, frame.camera) if part]
-            yield "/".join(["binary", *place, kind, f"{frame.stem}.png"]), encode_mask(mask * np.uint8(255))
+            name = f"{self.folder(answer.frame)}/{kind}/{answer.frame.stem}.png"
+            yield name, encode_mask(mask * np.uint8(255))
+
+    @staticmethod
+    def folder(frame: Frame) -> str:
+        """Where the masks of a frame's camera lie."""
+        return "/".join(part for part in ("binary", frame.sequence, frame.camera) if part)

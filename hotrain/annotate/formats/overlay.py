@@ -49,7 +49,7 @@ class Overlay(Format):
                 write_video(partial, self._pictures(path, shown), frame_rate(path) / step)
 
     def _pictures(self, path: Path, shown: Sequence[Finished]) -> Iterator[NDArray[np.uint8]]:
-        reader = VideoReader(path)
+        reader = VideoReader(path, self.options.exif)
         for done, image in zip(shown, reader.read([done.frame.number for done in shown]), strict=True):
             if isinstance(image, FrameError):
                 continue

@@ -108,6 +108,16 @@ def test_the_output_folder_is_no_input(tmp_path: Path) -> None:
         names(tmp_path / "in", out=tmp_path / "in")
 
 
+def test_shards_in_a_folder_are_no_pictures(tmp_path: Path) -> None:
+    root = write_frames(tmp_path / "in", 2)
+    (root / "data.tar").write_bytes(b"")
+    assert [frame.name for frame in find_frames([str(root)]).frames] == ["0", "1"]
+    for path in root.glob("*.png"):
+        path.unlink()
+    with pytest.raises(AnnotateError, match=r"for shards give '.*in/\*\.tar'"):
+        find_frames([str(root)])
+
+
 def test_names_of_any_alphabet(tmp_path: Path) -> None:
     write_image(tmp_path / "caméra 一" / "кадр 2.png")
     assert names(tmp_path) == ["caméra 一/кадр 2"]

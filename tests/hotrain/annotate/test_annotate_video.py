@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -9,8 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from drawn import ColorNetwork
+from PIL import Image
 
 from hotrain.annotate.inputs import find_frames
+from hotrain.annotate.pipeline import AnnotateConfig, annotate
 from hotrain.annotate.video import VideoReader, count_frames, frame_rate, write_video
 from hotrain.errors import AnnotateError, FrameError
 
@@ -54,6 +58,67 @@ def test_every_nth_frame_and_going_back(video: Path) -> None:
     read = [*reader.read([frame.number for frame in frames]), *reader.read([3])]
     assert [number_of(frame) for frame in read if not isinstance(frame, FrameError)] == [0, 6, 12, 18, 24, 3]
     reader.close()
+
+
+QUARTERS = np.repeat(np.repeat([[(200, 30, 30), (30, 200, 30)], [(30, 30, 200), (220, 220, 220)]], 24, 0), 32, 1)
+ONE = 1 << 16
+# The matrix of an MP4 track (ISO/IEC 14496-12, tkhd): a, b, u, c, d, v, x, y, w.
+TURNS = {
+    90: (0, ONE, 0, -ONE, 0, 0, 48 * ONE, 0, 1 << 30),
+    180: (-ONE, 0, 0, 0, -ONE, 0, 64 * ONE, 48 * ONE, 1 << 30),
+    270: (0, -ONE, 0, ONE, 0, 0, 0, 64 * ONE, 1 << 30),
+}
+
+
+def turned(path: Path, degrees: int) -> Path:
+    """A video of four colours that players turn by so much before they show it."""
+    write_video(path, (QUARTERS.astype(np.uint8) for _ in range(4)), Fraction(30))
+    data = path.read_bytes()
+    matrix = data.index(b"tkhd") + 44
+    path.write_bytes(data[:matrix] + struct.pack(">9i", *TURNS[degrees]) + data[matrix + 36 :])
+    return path
+
+
+@pytest.mark.parametrize("degrees", TURNS)
+def test_a_video_that_lies_on_its_side_is_as_opencv_reads_it(tmp_path: Path, degrees: int) -> None:
+    path = turned(tmp_path / "clip.mp4", degrees)
+    ok, expected = cv2.VideoCapture(str(path)).read()
+    assert ok
+    np.testing.assert_array_equal(next(VideoReader(path, "upright").read([0])), expected[..., ::-1])
+    stored = next(VideoReader(path, "stored").read([0]))
+    assert isinstance(stored, np.ndarray) and stored.shape == (48, 64, 3)
+    refused = next(VideoReader(path).read([1]))
+    assert isinstance(refused, FrameError) and f"turned by {degrees} degrees" in str(refused)
+
+
+@pytest.mark.parametrize("exif", ["upright", "stored"])
+def test_masks_and_overlay_of_a_turned_video_fit_its_frames(tmp_path: Path, exif: str) -> None:
+    path, out = turned(tmp_path / "clip.mp4", 90), tmp_path / "out"
+    with pytest.raises(AnnotateError, match="--exif upright"):
+        annotate(ColorNetwork(), find_frames([str(path)]), out, AnnotateConfig())
+    config = AnnotateConfig(("png", "overlay"), exif=exif)
+    annotate(ColorNetwork(), find_frames([str(path)]), out, config, overwrite=True)
+    size = (48, 64) if exif == "upright" else (64, 48)
+    with Image.open(out / "png/clip/000000.png") as mask:
+        assert mask.size == size
+    capture = cv2.VideoCapture(str(out / "overlay/clip.mp4"))
+    assert (capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) == size
+
+
+def test_frames_that_a_trimmed_video_hides_are_none(video: Path) -> None:
+    """An edit list that begins six frames later, as a phone's trimming and `ffmpeg -ss -c copy` write it."""
+    data = video.read_bytes()
+    entry, header = data.index(b"elst") + 12, data.index(b"mdhd")
+    duration, begin, rate = struct.unpack(">3i", data[entry : entry + 12])
+    (second,) = struct.unpack(">I", data[header + 16 : header + 20])
+    later = struct.pack(">3i", duration * 19 // 25, begin + 6 * second // 30, rate)
+    video.write_bytes(data[:entry] + later + data[entry + 12 :])
+    capture, seen = cv2.VideoCapture(str(video)), []
+    while (found := capture.read())[0]:
+        seen.append(number_of(found[1]))
+    assert seen == list(range(6, 25)) and count_frames(video) == 19
+    read = VideoReader(video).read(range(19))
+    assert [number_of(frame) for frame in read if not isinstance(frame, FrameError)] == seen
 
 
 def test_a_video_that_is_cut_off_gives_what_it_has(tmp_path: Path, video: Path) -> None:

@@ -19,7 +19,10 @@ from PIL import Image
 from hotrain.annotate import pipeline
 from hotrain.annotate.inputs import find_frames
 from hotrain.annotate.pipeline import AnnotateConfig, Summary, annotate
-from hotrain.errors import AnnotateError
+from hotrain.annotate.state import current_records
+from hotrain.decide import decide
+from hotrain.errors import AnnotateError, CheckpointError
+from hotrain.network import finite
 
 EVERYTHING = ("png", "honnotate", "binary", "coco", "overlay", "confidence")
 
@@ -53,6 +56,62 @@ def test_mixed_sizes_and_odd_files(tmp_path: Path) -> None:
     assert found["0"]["hand"]["area"] == int((scene()[1] == 1).sum())
     assert not list((tmp_path / "out" / "png").glob("text*"))
     assert os.path.exists(bytes(tmp_path / "out" / "png" / "latin-") + b"\xe9.png")  # noqa: PTH110 - a name not in UTF-8
+
+
+def test_a_shorter_list_of_frames_leaves_nothing_of_the_longer_one(tmp_path: Path) -> None:
+    root, out = write_frames(tmp_path / "in", 11), tmp_path / "out"
+    run(root, out, formats=("png", "coco"))
+    for number in range(7):
+        (root / f"{number}.png").unlink()
+    write_image(root / "10.png", scene(3)[0])
+    run(root, out, formats=("png", "coco"))
+    run(root, tmp_path / "plain", formats=("png", "coco"))
+    assert [record["row"]["frame"] for record in current_records(out)] == ["7", "8", "9", "10"]
+    for name in ("frames.jsonl", "coco.json", "png/10.png"):
+        assert (out / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+    assert current_records(out) == current_records(tmp_path / "plain")
+    assert (out / "png/3.png").exists()  # masks are not taken away: their frames may be annotated from elsewhere
+
+
+def test_two_at_once_are_refused(tmp_path: Path) -> None:
+    root, out = write_frames(tmp_path / "in", 2), tmp_path / "out"
+
+    class Second(ColorNetwork):
+        def logits(self, prepared: Any) -> Any:
+            with pytest.raises(AnnotateError, match="another `hotrain annotate` is writing here"):
+                run(root, out)
+            return super().logits(prepared)
+
+    assert run(root, out, Second()).frames == 2
+    assert not (out / ".annotate.lock").exists()
+
+
+def test_an_image_that_no_memory_holds_is_one_broken_frame(tmp_path: Path) -> None:
+    root = write_frames(tmp_path / "in", 2)
+    write_image(root / "line.png", np.full((1, 4000, 3), 90, np.uint8))
+    summary = run(root, tmp_path / "out")
+    assert (summary.frames, summary.broken) == (3, 1)
+    error = next(row["error"] for row in rows(tmp_path / "out") if row["frame"] == "line")
+    assert "is 4000x1: the network would see it at 192000x48" in error
+
+
+def test_binary_cannot_tell_some_folders_apart(tmp_path: Path) -> None:
+    for name in ("a/rgb/b/1.png", "a/b/rgb/1.png"):
+        write_image(tmp_path / "in" / name)
+    with pytest.raises(AnnotateError, match="have one sequence, camera and stem"):
+        run(tmp_path / "in", tmp_path / "out", formats=("binary",))
+    assert run(tmp_path / "in", tmp_path / "out", formats=("honnotate",)).frames == 2
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_network_that_answers_no_numbers_is_told(tmp_path: Path, value: float) -> None:
+    """Of the kernel's table of exponentials such a distance has no place."""
+    logits = np.zeros((3, 6, 8), np.float32)
+    logits[:, 2, 3] = value
+    classes, confidence = decide(logits, (16, 12), np.array([0, 1, 2], np.uint8))
+    assert classes.shape == confidence.shape == (12, 16)
+    with pytest.raises(CheckpointError, match="not finite"):
+        finite(logits)
 
 
 def test_an_interrupted_annotation_ends_with_the_same_bytes(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from hodata.shards.reader import ShardIndex
 from hotrain.annotate.apply import apply_review
 from hotrain.annotate.inputs import find_frames
 from hotrain.annotate.pipeline import AnnotateConfig, annotate
-from hotrain.annotate.review import parse_review, read_review, write_page
+from hotrain.annotate.review import Reviewed, parse_review, read_review, review_text, write_page
 from hotrain.annotate.serve import ReviewServer
 from hotrain.cli import cli
 from hotrain.errors import AnnotateError
@@ -230,6 +230,49 @@ def test_verdicts_are_done(annotated: Path, tmp_path: Path) -> None:
         apply_review(annotated, review_of(annotated, f01="accept"), None)
     with pytest.raises(AnnotateError, match="would undo it"):
         annotate(ColorNetwork(), find_frames([str(tmp_path / "in")]), annotated, AnnotateConfig())
+
+
+def test_rejected_frames_stay_so_whatever_a_later_review_says_of_others(annotated: Path) -> None:
+    apply_review(annotated, review_of(annotated, f00="reject", f01="accept"), None)
+    assert (annotated / "accepted").is_dir()
+    done = apply_review(annotated, review_of(annotated, f01="reject"), None)
+    found = rows(annotated)
+    assert [found[f"seq/rgb/0/{n}"]["status"] for n in range(3)] == ["rejected", "rejected", "ok"]
+    assert done.dataset is None and not (annotated / "accepted").exists()  # the only accepted one was rejected since
+
+
+def test_a_second_look_that_fails_takes_nothing_back(annotated: Path, tmp_path: Path) -> None:
+    apply_review(annotated, review_of(annotated, f02="reject"), None)
+    before = rows(annotated)
+    for name in ("0/1", "0/2"):
+        (tmp_path / f"in/seq/rgb/{name}.png").write_bytes(b"")
+    done = apply_review(annotated, review_of(annotated, f01="again", f02="again", f10="again"), ColorNetwork())
+    assert (done.again, done.broken) == (1, 2)
+    found = rows(annotated)
+    assert found["seq/rgb/0/1"] == before["seq/rgb/0/1"] and (annotated / "png/seq/rgb/0/1.png").exists()
+    assert found["seq/rgb/0/2"]["status"] == "rejected"
+
+
+def test_verdicts_on_other_masks_are_put_aside(annotated: Path, tmp_path: Path) -> None:
+    path = annotated / "review.json"
+    path.write_bytes(review_text(review_of(annotated, f00="accept", f99="accept")))
+    old = path.read_bytes()
+    write_page(annotated)  # a frame that is not there any more
+    assert dict(read_review(path).frames) == {"seq/rgb/0/0": "accept"}
+    assert [kept.read_bytes() for kept in annotated.glob("review-before-*.json")] == [old]
+    kept = path.read_bytes()
+    write_page(annotated)
+    assert path.read_bytes() == kept and len(list(annotated.glob("review-before-*.json"))) == 1
+
+    path.write_bytes(review_text(Reviewed("another", {"seq/rgb/0/0": "accept"})))
+    write_page(annotated)
+    assert read_review(path) == Reviewed("colors-48", {})
+
+    path.write_bytes(review_text(review_of(annotated, f00="accept")))
+    inputs = find_frames([str(tmp_path / "in")], out=annotated)
+    annotate(ColorNetwork(), inputs, annotated, AnnotateConfig(refine="none", tta="flip"), overwrite=True)
+    assert not path.exists()  # the same model, other masks
+    assert len(list(annotated.glob("review-before-*.json"))) == 3
 
 
 def test_accepted_frames_become_shards_that_never_test(annotated: Path, tmp_path: Path) -> None:

@@ -1,0 +1,39 @@
+"""One process at a time where several would write the same files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hodata.errors import HodataError
+
+
+@contextmanager
+def only_one(path: Path, refusal: HodataError) -> Iterator[None]:
+    """Hold a lock while the block runs; its file is removed at the end.
+
+    File systems without locks (some network disks), and Windows, keep nobody out.
+
+    Args:
+        path: of the lock's file, in a folder that is there.
+        refusal: raised where another process holds it.
+    """
+    with path.open("w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The last holder removes the file: a lock on a removed one keeps nobody out.
+            held = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+        except BlockingIOError:
+            held = False
+        except (OSError, ModuleNotFoundError):
+            held = True
+        if not held:
+            raise refusal
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
