@@ -99,12 +99,17 @@ def save(
 
     Returns:
         the checkpoint's folder.
+
+    Raises:
+        CheckpointError: it cannot be written; nothing of it is left.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     final = folder(run, position)
     partial = final.with_name(f".{final.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    for left in final.parent.glob(".*.partial"):  # of killed runs, gigabytes each
+        shutil.rmtree(left, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
         for name, state in (("weights", weights), ("raw", raw)):
@@ -116,35 +121,30 @@ def save(
         for file in partial.iterdir():
             _sync(file)
         _sync(partial)
-    except OSError as error:
+        if final.exists():  # one position has one state: what is there is the same, and whole
+            shutil.rmtree(partial)
+            return final
+        partial.rename(final)
+        _sync(final.parent)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have kinds of their own
         shutil.rmtree(partial, ignore_errors=True)
-        raise CheckpointError(f"{final}: cannot be written ({error.strerror or error}); is the disk full?") from error
-    if final.exists():  # one position has one state: what is there is the same, and whole
-        shutil.rmtree(partial)
-        return final
-    partial.rename(final)
-    _sync(final.parent)
+        raise _not_written(final, error) from error
     return final
 
 
 def add_facts(path: Path, **facts: Any) -> None:
     """Put more facts into the run.json of a complete checkpoint; a kill leaves the old ones or the new ones."""
     found = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    partial = path / ".run.json.partial"
-    _write_json(partial, {**found, **facts})
-    _sync(partial)
-    partial.replace(path / "run.json")
+    _replace_json(path / "run.json", {**found, **facts})
 
 
 def mark_best(run: Path, checkpoint: Path, score: Mapping[str, Any]) -> None:
     """Note that `checkpoint` is the best one of the run so far."""
-    partial = run / ".best.json.partial"
-    _write_json(partial, {"checkpoint": checkpoint.name, "score": dict(score)})
-    partial.replace(run / "best.json")
+    _replace_json(run / "best.json", {"checkpoint": checkpoint.name, "score": dict(score)})
 
 
 def best_score(run: Path) -> dict[str, Any] | None:
-    """The score that `mark_best` noted, None before the first."""
+    """The score that `mark_best` noted, None before the first; raises CheckpointError where it cannot be read."""
     found = _read_best(run).get("score")
     return found if isinstance(found, dict) else None
 
@@ -155,9 +155,12 @@ def folder(run: Path, position: int) -> Path:
 
 
 def remove_old(run: Path) -> None:
-    """Keep the last checkpoint and the best one."""
+    """Keep the last checkpoint and the best one; all of them where best.json cannot be read."""
     found = _checkpoints(run)
-    keep = {found[-1].name if found else "", _best_name(run)}
+    try:
+        keep = {found[-1].name if found else "", _best_name(run)}
+    except CheckpointError:
+        return
     for path in found:
         if path.name not in keep:
             shutil.rmtree(path)
@@ -180,8 +183,16 @@ def find(path: Path, *, which: str = "best") -> Checkpoint:
         raise CheckpointError(
             f"{path}: holds no checkpoint; give the folder that `hotrain fit --out` wrote, or one of its checkpoints"
         )
+    if which == "last":
+        return _open(found[-1])
     best = path / "checkpoints" / (_best_name(path) or "-")
-    return _open(best if which == "best" and best.is_dir() else found[-1])
+    return _open(best if best.is_dir() else found[-1])
+
+
+def last_position(run: Path) -> int | None:
+    """The position of a run's last complete checkpoint; None: it has none."""
+    found = _checkpoints(run)
+    return int(found[-1].name) if found else None
 
 
 def _open(path: Path) -> Checkpoint:
@@ -221,15 +232,38 @@ def _best_name(run: Path) -> str:
 
 
 def _read_best(run: Path) -> dict[str, Any]:
+    """What `mark_best` wrote; empty before the first. Unreadable is not the same: the best one would be deleted."""
+    path = run / "best.json"
     try:
-        found = json.loads((run / "best.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return {}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error}); give one of the checkpoints in {run / 'checkpoints'}, or delete the "
+            "file: the last one then stands for the best"
+        ) from error
     return found if isinstance(found, dict) else {}
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _replace_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a file so that a kill or a power failure leaves the old one or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        _write_json(partial, data)
+        _sync(partial)
+        partial.replace(path)
+    except OSError as error:
+        raise _not_written(path, error) from error
+
+
+def _not_written(path: Path, error: Exception) -> CheckpointError:
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    return CheckpointError(f"{path}: cannot be written ({reason}); is the disk full?")
 
 
 def _sync(path: Path) -> None:

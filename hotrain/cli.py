@@ -229,7 +229,7 @@ def fit(context: click.Context, **options: Any) -> None:
     torchrun it starts one process per visible GPU. SIGTERM or SIGINT saves and exits 75; --resume goes on.
     """
     from hodata.shards.select import read_keys
-    from hotrain.checkpoint import find
+    from hotrain.checkpoint import find, last_position
     from hotrain.config import FitConfig, read_recipe
 
     resume, recipe, preview = options.pop("resume"), options.pop("recipe"), options.pop("preview")
@@ -273,12 +273,21 @@ def fit(context: click.Context, **options: Any) -> None:
     from hotrain.distributed import is_main, launch, processes_wanted
     from hotrain.fit import fit as run_fit
 
+    before = last_position(Path(config.out))
     try:
         launch(run_fit, (config, resume), processes_wanted(config.device))
     except Interrupted as stopped:
         if is_main():
             click.echo(f"stopped; saved in {stopped.checkpoint}; go on with --resume --out {config.out}", err=True)
         sys.exit(EXIT_INTERRUPTED)
+    except SystemExit as ended:  # of several processes
+        if ended.code != EXIT_INTERRUPTED:
+            raise
+        if last_position(Path(config.out)) == before:
+            click.echo("stopped before anything was saved", err=True)
+            sys.exit(1)
+        click.echo(f"stopped; go on with --resume --out {config.out}", err=True)
+        raise
     if is_main():
         click.echo(config.out)
         if find(Path(config.out), which="last").facts.get("damaged"):

@@ -136,7 +136,8 @@ def launch(work: Callable[..., Any], arguments: tuple[Any, ...], processes: int)
         processes: 1 runs it in this process.
 
     Raises:
-        SystemExit: with several processes, the exit code of the first that failed; it has said why.
+        SystemExit: with several processes, the exit code of the first that failed; it has said why. 75 after a signal:
+            whether the ranks saved in time is not known here.
     """
     if processes == 1:
         work(*arguments)
@@ -173,7 +174,7 @@ def _in_child(work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         raise SystemExit(EXIT_INTERRUPTED) from None
     except HodataError as error:
         _say(str(error))
-        raise SystemExit(1) from None
+        raise SystemExit(error.exit_code) from None
     except Exception as error:
         words = out_of_memory(error)
         if not words:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -113,7 +114,10 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
     peaks = [float(group["lr"]) for group in groups]
     optimizer = create_optimizer(config.optimizer, groups)
     if before:
+        decays = [group["weight_decay"] for group in optimizer.param_groups]
         optimizer.load_state_dict(before.optimizer())
+        for group, decay_now in zip(optimizer.param_groups, decays, strict=True):  # it brings its own
+            group["weight_decay"] = decay_now
     step = Step(start, optimizer, task, selection, config, device)
     predictor = NetworkPredictor(scored_model, data.rule, start.mean, start.std, device)
 
@@ -129,6 +133,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
             )
             checkpoint.remove_old(run)
 
+    measure = {"extent": config.extent, "samples": selection.index.data_hash(selection.val_rows)}
     losses: list[float] = []
     saved_at = time.monotonic()
     # Loading processes are forked first: TensorBoard and the progress bar have threads.
@@ -149,7 +154,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
                 if is_main() and len(tally.found) > known:  # the checkpoint was saved before validation found them
                     checkpoint.add_facts(checkpoint.folder(run, position), damaged=tally.found)
                 if is_main():
-                    if _keep_best(run, position, result):
+                    if _keep_best(run, position, result, measure):
                         write_card(checkpoint.find(run), selection)
                     _show(run, position, selection, predictor, task, result, log, bar, skip)
             if number == steps:
@@ -205,7 +210,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
 def _checkpoint_to_resume(run: Path, resume: bool) -> checkpoint.Checkpoint | None:
     if resume:
         return checkpoint.find(run, which="last")
-    if (run / "checkpoints").is_dir():
+    if checkpoint.last_position(run) is not None:
         raise CheckpointError(f"{run}: holds a run already; go on with --resume, or give another --out")
     return None
 
@@ -292,16 +297,25 @@ def _calibrate_best(
     return found
 
 
-def _keep_best(run: Path, position: int, result: Report | None) -> bool:
+def _keep_best(run: Path, position: int, result: Report | None, measure: Mapping[str, str]) -> bool:
     """Mark the checkpoint at this position if it is the best one so far; drop the ones in between.
+
+    Args:
+        run: its folder.
+        position: of the checkpoint.
+        result: of its validation.
+        measure: what the score is of. A run that goes on with another extent or other validation samples begins to
+            compare anew: its scores say nothing beside the ones before.
 
     Returns:
         whether it is what `checkpoint.find` opens now.
     """
     if result is not None and result.pooled.jaccard is not None:
         best = checkpoint.best_score(run)
-        if best is None or result.pooled.jaccard > best["jaccard"]:
-            checkpoint.mark_best(run, checkpoint.folder(run, position), result.to_json())
+        comparable = best is not None and best.get("measure", measure) == measure
+        if best is None or not comparable or result.pooled.jaccard > best["jaccard"]:
+            score = {**result.to_json(), "measure": dict(measure)}
+            checkpoint.mark_best(run, checkpoint.folder(run, position), score)
     checkpoint.remove_old(run)
     return checkpoint.find(run).position == position
 

@@ -142,7 +142,9 @@ class FileLog(RunLog):
         run.mkdir(parents=True, exist_ok=True)
         self._path = run / "log.jsonl"
         kept = [entry for entry in read_log(run) if entry["position"] <= start] if start else []
-        self._path.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+        partial = self._path.with_name(f".{self._path.name}.partial")
+        partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+        partial.replace(self._path)  # a full disk leaves what was there
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=start or None)
 
     def scalars(self, position: int, kind: str, figures: Mapping[str, float | None]) -> None:

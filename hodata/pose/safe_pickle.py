@@ -16,7 +16,7 @@ import math
 import pickle
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,11 @@ class _Refused(Exception):
     """The file asks for something that no such file holds."""
 
 
+def _word(value: Any) -> str:
+    """For messages. Not the text of anything: of a list that holds itself ten times over, that has no end."""
+    return repr(value[:40]) if isinstance(value, str) else f"a {type(value).__name__}"
+
+
 class _Stub:
     """An instance of a class that the file names: its state is kept, nothing is run."""
 
@@ -80,14 +85,13 @@ class _Dtype(_Stub):
     def __init__(self, name: Any, align: Any = False, copy: Any = False) -> None:
         match = _DTYPE.fullmatch(name) if isinstance(name, str) else None
         if match is None:
-            raise _Refused(f"holds an array of type {str(name)[:40]!r}")
+            raise _Refused(f"holds an array of type {_word(name)}")
         self.name = match[0]
 
     def value(self) -> np.dtype[Any]:
         found = np.dtype(self.name)
-        if self.state is not None and str(self.state[1]) in "<>":
-            found = found.newbyteorder(self.state[1])
-        return found
+        order: Any = self.state[1] if isinstance(self.state, tuple) and len(self.state) > 1 else ""
+        return found.newbyteorder(order) if order in ("<", ">") else found
 
 
 class _Scalar:
@@ -137,7 +141,7 @@ def _reconstructor(kind: Any, base: Any, state: Any) -> _Stub:
 def _encode(text: Any, encoding: Any = "") -> bytes:
     """Python 3 writes bytes for old protocols as `_codecs.encode(text, 'latin1')`."""
     if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
-        raise _Refused(f"calls _codecs.encode with {str(encoding)[:40]!r}")
+        raise _Refused(f"calls _codecs.encode with {_word(encoding)}")
     return text.encode("latin1")
 
 
@@ -146,6 +150,28 @@ def _no_bytes(*arguments: Any) -> bytes:
     if arguments:
         raise _Refused("calls bytes with arguments")
     return b""
+
+
+def _hashable(key: Any) -> Any:
+    """A key of a dict or set. Tuples of tuples that share their parts take exponential time to hash."""
+    for part in key if isinstance(key, tuple) else (key,):
+        if not (part is None or isinstance(part, bool | int | float | str | bytes)):
+            raise _Refused("has keys that are no names")
+    return key
+
+
+def _set(items: Any = ()) -> set[Any]:
+    if not isinstance(items, list | tuple):
+        raise _Refused("makes a set of something else")
+    return {_hashable(item) for item in items}
+
+
+def _dict(items: Any = ()) -> dict[Any, Any]:
+    if not isinstance(items, list | tuple) or not all(
+        isinstance(pair, list | tuple) and len(pair) == 2 for pair in items
+    ):
+        raise _Refused("makes a dict of something else")
+    return {_hashable(key): value for key, value in items}
 
 
 def _number(convert: Callable[[Any], Any]) -> Callable[..., Any]:
@@ -167,7 +193,7 @@ _ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy", "int64"): _number(int),
     ("numpy", "str_"): _number(str),
     ("_codecs", "encode"): _encode,
-    ("collections", "OrderedDict"): dict,
+    ("collections", "OrderedDict"): _dict,
 }
 for _package in ("numpy.core", "numpy._core"):
     _ADMITTED[f"{_package}.multiarray", "_reconstruct"] = _reconstruct
@@ -176,7 +202,8 @@ for _package in ("numpy.core", "numpy._core"):
 for _package in ("copy_reg", "copyreg"):
     _ADMITTED[_package, "_reconstructor"] = _reconstructor
 for _package in ("__builtin__", "builtins"):
-    _ADMITTED |= {(_package, kind.__name__): kind for kind in (set, list, dict, tuple)}
+    _ADMITTED |= {(_package, kind.__name__): kind for kind in (list, tuple)}
+    _ADMITTED |= {(_package, "set"): _set, (_package, "dict"): _dict}
     _ADMITTED[_package, "object"] = _ObjectName
     _ADMITTED[_package, "bytes"] = _no_bytes
 _MODELS_ONLY: dict[tuple[str, str], Any] = {
@@ -188,10 +215,50 @@ _MODELS_ONLY: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(pickle._Unpickler):
-    # Python's own, not the C one: that one allots its memo by the largest number a file names, up to 16 GB.
+    # Python's own, not the C one: that one allots its memo by the largest number a file names, up to 16 GB. What is
+    # replaced here takes memory by such a number, or hashes what the file makes.
+    stack: list[Any]
+    append: Callable[[Any], None]
+    read: Callable[[int], bytes]
+    pop_mark: Callable[[], list[Any]]
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+
     def __init__(self, data: bytes, model: bool) -> None:
         super().__init__(io.BytesIO(data), encoding="latin1")
-        self._model = model
+        self._model, self._bytes = model, len(data)
+
+    def load_bytearray8(self) -> None:
+        length = int.from_bytes(self.read(8), "little")
+        if length > self._bytes:
+            raise _Refused("says that it holds more bytes than it has")
+        self.append(bytearray(self.read(length)))
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._require(dict)[_hashable(key)] = value
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        self._require(dict).update({_hashable(key): items[n + 1] for n, key in enumerate(items) if n % 2 == 0})
+
+    def load_additems(self) -> None:
+        items = self.pop_mark()
+        self._require(set).update(_hashable(item) for item in items)
+
+    def load_frozenset(self) -> None:
+        self.append(frozenset(_hashable(item) for item in self.pop_mark()))
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({_hashable(key): items[n + 1] for n, key in enumerate(items) if n % 2 == 0})
+
+    def load_next_buffer(self) -> None:
+        raise _Refused("holds its arrays outside of itself")
+
+    def _require(self, kind: type) -> Any:
+        if not isinstance(self.stack[-1], kind):
+            raise _Refused(f"fills something that is no {kind.__name__}")
+        return self.stack[-1]
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _ADMITTED:
@@ -205,6 +272,18 @@ class _Unpickler(pickle._Unpickler):
 
     def get_extension(self, code: int) -> Any:
         raise _Refused("refers to the registry of extensions")
+
+
+for _code, _method in (
+    (pickle.BYTEARRAY8, _Unpickler.load_bytearray8),
+    (pickle.SETITEM, _Unpickler.load_setitem),
+    (pickle.SETITEMS, _Unpickler.load_setitems),
+    (pickle.ADDITEMS, _Unpickler.load_additems),
+    (pickle.FROZENSET, _Unpickler.load_frozenset),
+    (pickle.DICT, _Unpickler.load_dict),
+    (pickle.NEXT_BUFFER, _Unpickler.load_next_buffer),
+):
+    _Unpickler.dispatch[_code[0]] = _method
 
 
 class _Resolver:
@@ -254,16 +333,14 @@ class _Resolver:
         raise _Refused(f"holds a {getattr(item, '__name__', type(item).__name__).lstrip('_')} where a value should be")
 
     def _key(self, key: Any) -> Any:
-        if isinstance(key, str | int | float | bytes | tuple):
-            return key
-        raise _Refused("has keys that are no names")
+        return _hashable(key)
 
     def _array(self, raw: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any]:
         kind = self.value(dtype)
         if not isinstance(kind, np.dtype):
             raise _Refused("holds an array without a type")
         if not isinstance(shape, tuple) or len(shape) > 8 or not all(isinstance(n, int) and n >= 0 for n in shape):
-            raise _Refused(f"holds an array of shape {str(shape)[:60]}")
+            raise _Refused("holds an array whose shape is none")
         count = math.prod(shape)
         if kind.hasobject:
             if not self._model:

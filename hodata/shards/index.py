@@ -164,6 +164,7 @@ def write_index(path: Path, rows: Sequence[Mapping[str, Any]] | pa.Table, info: 
         with temporary.open("wb") as file:
             # Checksums: a flipped bit in an index could give a mask another meaning.
             pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+            file.flush()
             sync(file.fileno())
         temporary.replace(path)
     except BaseException:
@@ -238,7 +239,8 @@ def parse_info(path: Path, metadata: Mapping[bytes, bytes] | None, rows: int | N
         for meaning in info.meanings:
             Meaning.from_json(meaning)
         names = [tar.name for tar in info.tars]
-        sound = names and isinstance(info.plan, dict) and all(tar.samples >= 0 for tar in info.tars)
+        sound = bool(names) and all(is_file_name(name) for name in names)
+        sound = sound and isinstance(info.plan, dict) and all(tar.samples >= 0 for tar in info.tars)
         sound = sound and len(set(names)) == len(names)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ShardError(f"{path}: its metadata lacks a field ({error}); build the shards again") from error
@@ -247,6 +249,11 @@ def parse_info(path: Path, metadata: Mapping[bytes, bytes] | None, rows: int | N
     if rows is not None and rows != sum(tar.samples for tar in info.tars):
         raise ShardError(f"{path}: holds {rows:,} rows, its metadata says otherwise; run the build again")
     return info
+
+
+def is_file_name(name: Any) -> bool:
+    """Whether what a file says is the name of one beside it, and no path that leads elsewhere."""
+    return isinstance(name, str) and name not in ("", ".", "..") and "\0" not in name and Path(name).name == name
 
 
 def sync(file_descriptor: int) -> None:

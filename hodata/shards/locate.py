@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 def find_shards(patterns: Sequence[str | Path]) -> list[Path]:
-    """Absolute paths of the tars that files, folders or globs name, sorted, each once.
+    """Absolute paths of the tars that files, folders or globs name, each once, sorted by file name.
+
+    Not by path: rows are numbered in this order, and a run that goes on must find them where they were, whatever its
+    folders are called by then.
 
     Raises:
         ShardError: a pattern names no tar; the message says where it looked.
@@ -43,7 +46,7 @@ def find_shards(patterns: Sequence[str | Path]) -> list[Path]:
                 "name shards, a folder of them or a quoted glob such as 'shards/*.tar'"
             )
         found.update(match.resolve() for match in matches)
-    return sorted(found)
+    return sorted(found, key=lambda path: (path.name, path))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hodata.errors import ShardError
-from hodata.shards.index import sync
+from hodata.shards.index import is_file_name, sync
 
 
 def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
@@ -35,6 +35,6 @@ def read_manifest(path: Path) -> dict[str, Any]:
     kinds = {"format_version": int, "plan": dict, "dataset": dict, "groups": dict, "shards": list, "left_out": list}
     if not isinstance(manifest, dict) or not all(isinstance(manifest.get(key), kind) for key, kind in kinds.items()):
         raise ShardError(f"{path}: is not a manifest of hodata; run the build again")
-    if not all(isinstance(shard, dict) and "name" in shard for shard in manifest["shards"]):
+    if not all(isinstance(shard, dict) and is_file_name(shard.get("name")) for shard in manifest["shards"]):
         raise ShardError(f"{path}: its list of shards is damaged; run the build again")
     return manifest

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import zlib
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hodata.errors import ShardError
+from hodata.errors import HodataError, ShardError
 from hodata.labels import Meaning
 from hodata.sample import STRUCTURED
 from hodata.shards.index import MEMBERS, IndexInfo, schema
@@ -31,7 +33,7 @@ class ShardIndex:
     """All samples of a set of shards. Make one with `ShardIndex.open`. Columns are read when they are asked for.
 
     Attributes:
-        shards: absolute path of every tar, sorted; `shard_number` gives each row's place in it.
+        shards: absolute path of every tar, sorted by file name; `shard_number` gives each row's place in it.
         tars: the recorded facts of each tar, same order.
         meanings: by name, all that the rows refer to.
         plans: build name -> what its plan depends on (dataset, options, split policy).
@@ -172,7 +174,10 @@ class ShardIndex:
 
 
 class SampleReader:
-    """Positional reads by row number, checked by crc32. Holds no state but open file descriptors."""
+    """Positional reads by row number, checked by crc32, from any number of threads.
+
+    Holds no state but open files, of which it keeps those that were read last.
+    """
 
     def __init__(self, index: ShardIndex) -> None:
         self._shards = [str(path) for path in index.shards]
@@ -183,7 +188,11 @@ class SampleReader:
             member: tuple(index.column(f"{member}_{part}") for part in ("offset", "size", "crc32"))
             for member in MEMBERS
         }
-        self._files: dict[int, int] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        self._files: dict[int, _OpenFile] = {}
+        self._lock = Lock()
         self._process = os.getpid()
 
     def image(self, row: int) -> bytes:
@@ -211,8 +220,11 @@ class SampleReader:
         number = int(self._numbers[row])
         offset, size, crc32 = (int(values[row]) for values in self._members[member])
         try:
-            data = os.pread(self._descriptor(number), size, offset)
+            file = self._file(number)
+            data = os.pread(file.descriptor, size, offset)
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):  # which says nothing of the shard
+                raise HodataError(f"{self._shards[number]}: {error.strerror}; allow more with `ulimit -n`") from error
             raise ShardError(f"{self._shards[number]}: cannot be read at offset {offset} ({error})") from error
         if len(data) != size or zlib.crc32(data) != crc32:
             what = f"{len(data)} of {size} bytes" if len(data) != size else "other bytes than the index records"
@@ -222,26 +234,48 @@ class SampleReader:
             )
         return data
 
-    def _descriptor(self, number: int) -> int:
-        if self._process != os.getpid():  # after fork: share nothing with the parent
-            self._files, self._process = {}, os.getpid()
-        if number not in self._files:
-            self._files[number] = os.open(self._shards[number], os.O_RDONLY)
-        return self._files[number]
+    def _file(self, number: int) -> _OpenFile:
+        if self._process != os.getpid():  # after fork: share nothing with the parent, whose threads may hold the lock
+            self._begin()
+        with self._lock:
+            file = self._files.pop(number, None) or _OpenFile(self._shards[number])
+            self._files[number] = file
+            if len(self._files) > _most_open():
+                del self._files[next(iter(self._files))]
+        return file
 
     def close(self) -> None:
-        """Close the files that this process opened."""
-        if self._process == os.getpid():
-            for descriptor in self._files.values():
-                os.close(descriptor)
+        """Close the files, each when its last read has ended."""
         self._files = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_files", "_lock", "_process")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
+
+
+class _OpenFile:
+    """A file that closes itself when nobody reads it any more."""
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
 
     def __del__(self) -> None:
-        if "_files" in self.__dict__:
-            self.close()
+        if "descriptor" in self.__dict__:
+            os.close(self.descriptor)
+
+
+@cache
+def _most_open() -> int:
+    """How many files a reader keeps open: a quarter of what the system allows a process, which may have several."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return 128
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1024 if allowed == resource.RLIM_INFINITY else min(max(allowed // 4, 8), 1024)
 
 
 # What a JSON member says that stands in the index too.

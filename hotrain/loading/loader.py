@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,7 @@ class Batches:
 
     def __next__(self) -> Batch:
         asked = time.monotonic()
-        item = next(self._items)
+        item = self._next()
         self._asked += 1
         self._late += self._asked > 1 and time.monotonic() - asked > _LATE
         if isinstance(item, HodataError):
@@ -129,6 +130,26 @@ class Batches:
             pixels = pixels.clone()
         self._damaged += item.facts.damaged
         return batch_of(pixels, item.facts)
+
+    def _next(self) -> Any:
+        """The next item; raises TrainingError, with its traceback in words, where a loading process failed or died.
+
+        The error itself would keep torch's iterator alive by its frames, and with it the other workers, which Python's
+        exit then waits for without end.
+        """
+        failed = ""
+        try:
+            return next(self._items)
+        except StopIteration:
+            raise
+        except Exception as error:
+            failed = "".join(traceback.format_exception(error)).rstrip()
+            traceback.clear_frames(error.__traceback__)  # of those some hold the error, which holds them
+        self.close()
+        raise TrainingError(
+            "a loading process failed; if it was killed, memory is short: lower --workers, --batch-size or --crop\n"
+            + failed
+        )
 
     def take_damaged(self) -> list[Damaged]:
         """The samples that could not be read, of the batches since the last call."""

@@ -7,6 +7,7 @@ import os
 import pickle
 import pickletools
 import struct
+import time
 import tracemalloc
 from collections import OrderedDict
 from pathlib import Path
@@ -165,6 +166,7 @@ def test_memory_is_not_allotted_by_numbers_that_the_file_names() -> None:
             b"N" + b"r" + struct.pack("<I", 0xFFFFFFF0) + b".",  # memo slot
             b"\x8e" + struct.pack("<Q", 1 << 60) + b"x.",  # bytes
             b"\x80\x05\x96" + struct.pack("<Q", 1 << 60) + b"x.",  # bytearray
+            b"\x80\x05\x96" + struct.pack("<Q", 600 << 20) + b".",  # one that this machine would give
             b"\x80\x04\x95" + struct.pack("<Q", 1 << 60) + b"N.",  # frame
             b"I" + b"9" * 100_000 + b"\n.",  # an integer that takes long to read
         ):
@@ -173,6 +175,30 @@ def test_memory_is_not_allotted_by_numbers_that_the_file_names() -> None:
         assert tracemalloc.get_traced_memory()[1] < 10 << 20
     finally:
         tracemalloc.stop()
+
+
+def _doubled(depth: int) -> bytes:
+    """A tuple of twice the same tuple, and so on: as many parts as 2 to the power of the depth."""
+    return b"(K\x01t" + b"".join(b"\x94h" + bytes([n]) + b"\x86" for n in range(depth))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x80\x04}" + _doubled(40) + b"K\x01s.",  # the key of a dict
+        b"\x80\x04\x8f(" + _doubled(40) + b"\x90.",  # a member of a set
+        b"\x80\x04(" + _doubled(40) + b"\x91.",  # of a frozenset
+        b"cnumpy\ndtype\n(" + _doubled(40) + b"tR.",  # an argument that an error would show
+        b"c_codecs\nencode\n(Vx\n" + _doubled(40) + b"tR.",
+        b"\x80\x04c__builtin__\nset\n(]" + _doubled(40) + b"atR.",
+        b"\x80\x04c__builtin__\ndict\n(](" + _doubled(40) + b"K\x01tatR.",
+    ],
+)
+def test_no_pickle_of_a_few_bytes_takes_time_without_end(data: bytes) -> None:
+    began = time.perf_counter()
+    with pytest.raises(SampleError):
+        load_pickle(data, "meta.pkl")
+    assert time.perf_counter() - began < 5  # 2 to the power of 40 parts would take hours
 
 
 def test_every_prefix_and_every_flipped_byte_gives_a_value_or_a_clear_error() -> None:

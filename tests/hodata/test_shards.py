@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import pickle
 import shutil
 import tarfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from hodata.build import BuildOptions, build
-from hodata.errors import ShardError
+from hodata.errors import HodataError, ShardError
 from hodata.labels import LABELS
 from hodata.shards.index import read_index, schema
 from hodata.shards.locate import find_shards
@@ -126,6 +129,52 @@ def test_data_hash_ignores_the_folder_and_sees_the_rows(built: Path, tmp_path: P
     copy = ShardIndex.open(f"{tmp_path}/copy/*.tar")
     assert copy.data_hash(rows) == index.data_hash(rows) == index.data_hash(rows[::-1])
     assert index.data_hash(rows[1:]) != index.data_hash(rows)
+
+
+def test_rows_keep_their_numbers_whatever_their_folders_are_called(built: Path, tmp_path: Path) -> None:
+    """A run that goes on finds each sample where it was."""
+    order = []
+    for folders in (("a", "b"), ("z", "b")):
+        root = tmp_path / folders[0]
+        for name, split in zip(folders, ("train", "val"), strict=True):
+            (root / name).mkdir(parents=True)
+            for path in built.glob(f"*-{split}-*"):
+                shutil.copy(path, root / name)
+        order.append(ShardIndex.open(root).column("key").tolist())
+    assert order[0] == order[1]
+
+
+def test_a_reader_keeps_few_files_open_and_loses_none(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = ShardIndex.open(built)
+    rows = [int(np.flatnonzero(index.shard_number == number)[0]) for number in range(len(index.shards))] * 3
+    expected = [index.reader().image(row) for row in rows]
+    monkeypatch.setattr("hodata.shards.reader._most_open", lambda: 2)
+
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = open_files()
+    for _ in range(5):
+        reader = index.reader()
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(reader.image, rows)) == expected
+        assert open_files() <= before + 2
+        copy = pickle.loads(pickle.dumps(reader))
+        assert copy.image(rows[0]) == expected[0]
+        copy.close()
+        reader.close()
+    assert open_files() == before
+
+
+def test_too_many_open_files_are_no_damage(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    reader = ShardIndex.open(built).reader()
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(HodataError, match="ulimit -n") as caught:
+        reader.image(0)
+    assert not isinstance(caught.value, ShardError)
 
 
 def test_find_shards_by_file_folder_glob_and_says_where_it_looked(built: Path) -> None:
@@ -241,7 +290,8 @@ def test_a_false_merged_index_is_found(built: Path) -> None:
 def test_a_lost_shard_and_a_damaged_manifest_are_found(built: Path) -> None:
     manifest = built / "freihand.manifest.json"
     right = manifest.read_text()
-    for change in ({"shards": [1, 2]}, {"dataset": 3}, {"left_out": 4}):
+    away = [{"name": "x/y.tar"}, {"name": ""}, {"name": 5}, {"name": ".."}]
+    for change in ({"shards": [1, 2]}, *({"shards": [one]} for one in away), {"dataset": 3}, {"left_out": 4}):
         manifest.write_text(json.dumps(json.loads(right) | change))
         assert not verify([built]).ok
         with pytest.raises(ShardError):

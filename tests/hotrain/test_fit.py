@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,6 +150,42 @@ def test_resuming_something_else_is_refused(
 ) -> None:
     with pytest.raises(CheckpointError, match=words):
         fit(config(mixed, finished, **change), resume=True)
+
+
+def test_a_run_that_goes_on_has_the_weight_decay_that_it_is_given(mixed: ShardIndex, tmp_path: Path) -> None:
+    fit(config(mixed, tmp_path / "run", epochs=1, weight_decay=0.01))
+    before = weights(tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "strong")
+    for name, decay in (("run", 0.0), ("strong", 1000.0)):
+        fit(config(mixed, tmp_path / name, epochs=2, weight_decay=decay), resume=True)
+    heavy = [name for name, value in before.items() if value.ndim > 1]
+
+    def size(run: str) -> float:
+        return sum(float(weights(tmp_path / run)[name].square().sum()) for name in heavy)
+
+    assert size("strong") < 0.5 * size("run")
+
+
+def test_scores_of_other_samples_or_extents_are_not_compared(mixed: ShardIndex, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    fit(config(mixed, run, epochs=1))
+    score = checkpoint.best_score(run)
+    assert score is not None and score["measure"]["extent"] == "wrist"
+    name = checkpoint.find(run).path
+    checkpoint.mark_best(run, name, {**score, "jaccard": 2.0})  # no score of the same kind is above this one
+    shutil.copytree(run, tmp_path / "same")
+    fit(config(mixed, tmp_path / "same", epochs=2), resume=True)
+    assert checkpoint.find(tmp_path / "same").position == checkpoint.find(run).position
+    fit(config(mixed, run, epochs=2, extent="arm"), resume=True)
+    found = checkpoint.best_score(run)
+    assert found is not None and found["measure"]["extent"] == "arm"
+    assert checkpoint.find(run).position > int(name.name)
+
+
+def test_a_folder_without_a_checkpoint_is_no_run(mixed: ShardIndex, tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoints" / ".0000000004.partial").mkdir(parents=True)
+    fit(config(mixed, tmp_path / "run", epochs=1))
+    assert checkpoint.find(tmp_path / "run").position > 0
 
 
 def test_an_old_run_is_not_overwritten(mixed: ShardIndex, finished: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -56,6 +59,48 @@ def test_workers_leave_signals_to_the_run_and_use_one_thread(mixed: ShardIndex) 
     data.__class__ = _Reports
     first = next(iter(Loader(data, start=0, stop=8, batch=8, micro=8, workers=1)))
     assert first["position"].tolist() == [1, 1, 1]
+
+
+_DIES = """
+import os, signal, sys
+from contextlib import closing
+import numpy as np
+from drawn_shards import crop_data
+from hodata.shards.reader import ShardIndex
+from hotrain.cli import main
+from hotrain.loading.data import CropData
+from hotrain.loading.loader import Loader
+
+class Dies(CropData):
+    def fill(self, positions, pixels):
+        if positions[0] == 8:
+            {death}
+        return super().fill(positions, pixels)
+
+def run():
+    data = crop_data(ShardIndex.open(sys.argv[1]))
+    data.__class__ = Dies
+    with closing(iter(Loader(data, start=0, stop=48, batch=4, micro=4, workers=2))) as batches:
+        for _ in batches:
+            pass
+
+main(run)
+"""
+
+
+@pytest.mark.parametrize(
+    ("death", "words"),
+    [("os.kill(os.getpid(), signal.SIGKILL)", "Killed"), ("raise MemoryError", "MemoryError")],
+)
+def test_a_loading_process_that_dies_ends_the_run(mixed: ShardIndex, death: str, words: str) -> None:
+    """The others ignore SIGTERM, which is all that Python's exit sends them before it waits for them."""
+    paths = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        [sys.executable, "-c", _DIES.replace("{death}", death), str(mixed.shards[0].parent)],
+        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: a loading process failed") and words in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("workers", [0, 1])
