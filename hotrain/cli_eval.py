@@ -16,13 +16,15 @@ from hotrain.config import ON_CORRUPT
 from hotrain.errors import EXIT_SKIPPED
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from hodata.shards.reader import ShardIndex
     from hotrain.loading.damage import Tally
     from hotrain.scoring.metrics import Report
     from hotrain.scoring.sample_counts import SampleCounts
-    from hotrain.scoring.scored_model import ScoredModel, ScoredSamples
+    from hotrain.scoring.scored_model import ScoredModel
 
 _shards = click.option(
     "--shards", multiple=True, required=True, metavar="SHARD|DIR|GLOB", help="May be repeated; quote a glob."
@@ -117,6 +119,7 @@ def evaluate(
         raise click.UsageError("--task is for --predictions; a run knows its own")
     if predictions is not None and tta is not None:
         raise click.UsageError("--tta is for --checkpoint; masks are what they are")
+    from hodata.shards.select import select_rows
     from hotrain.checkpoint import find
     from hotrain.distributed import is_main
     from hotrain.loading.damage import Tally
@@ -128,6 +131,7 @@ def evaluate(
     opened = find(checkpoint) if checkpoint is not None else None
     chosen = ScoredSamples.open(shards, where, exclude, split)
     index, rows = chosen.index, chosen.rows
+    train = select_rows(index, chosen.selector, "train").rows if baseline else None
     tally = Tally(max_corrupt) if on_corrupt == "skip" else None
     with _device_group(device) as place:
         if opened is not None:
@@ -136,27 +140,13 @@ def evaluate(
             assert predictions is not None
             model = ScoredModel.of_masks(predictions, index, rows, task, ids, allow_missing)
         found = _score(model, index, extent, batch_size, tally)
-        by_color = _baseline(model, chosen, extent, batch_size, tally) if baseline else None
+        by_color = _baseline(model, index, train, extent, batch_size, tally) if train is not None else None
         if not is_main():
             return
-        card = scorecard(_details(found))
-        for note in chosen.notes + model.notes + _not_scored(found):
-            click.echo(note, err=True)
-        if sheet is not None:
-            _write_sheet(model, index, sheet, split, sheet_samples, skip_damaged=tally is not None)
-        if html is not None:
-            write_page(
-                html,
-                f"{model.name} on {split}",
-                found,
-                card,
-                index,
-                model.predictor,
-                notes=chosen.notes + model.notes,
-                run=opened.path.parent.parent if opened else None,
-                calibration=read_calibration(opened) if opened else None,
-            )
-            click.echo(f"page: {html}", err=True)
+    card = scorecard(_details(found))
+    for note in chosen.notes + model.notes + _not_scored(found):
+        click.echo(note, err=True)
+    # The figures first: pictures may fail, and cost no evaluation then.
     if as_json:
         whole = {**document(found, card), **chosen.to_json()}
         if by_color is not None:
@@ -170,6 +160,21 @@ def evaluate(
         from hotrain.scoring.eval_tables import print_scores
 
         print_scores(found, card, by_color, split)
+    if sheet is not None:
+        _write_sheet(model, index, sheet, split, sheet_samples, skip_damaged=tally is not None)
+    if html is not None:
+        write_page(
+            html,
+            f"{model.name} on {split}",
+            found,
+            card,
+            index,
+            model.predictor,
+            notes=chosen.notes + model.notes,
+            run=opened.path.parent.parent if opened else None,
+            calibration=read_calibration(opened) if opened else None,
+        )
+        click.echo(f"page: {html}", err=True)
     damaged = tally.found if tally is not None else {}
     for what in damaged.values():
         click.echo(f"left out: {what}", err=True)
@@ -352,15 +357,14 @@ def _score(model: ScoredModel, index: ShardIndex, extent: str, batch_size: int, 
         )
 
 
-def _baseline(model: ScoredModel, chosen: ScoredSamples, extent: str, batch_size: int, tally: Tally | None) -> Report:
-    from hodata.shards.select import select_rows
+def _baseline(
+    model: ScoredModel, index: ShardIndex, train: NDArray[np.int64], extent: str, batch_size: int, tally: Tally | None
+) -> Report:
     from hotrain.distributed import is_main
     from hotrain.evaluate import evaluate as run_evaluate
     from hotrain.progress import progress
     from hotrain.scoring.baseline import fit_color_histogram
 
-    index = chosen.index
-    train = select_rows(index, chosen.selector, "train").rows
     with progress("colour histogram", min(len(train), 2000), main=is_main()) as bar:
         histogram = fit_color_histogram(
             index, train, model.task, extent=extent, tally=tally, on_sample=lambda: bar.advance(1)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from hodata.errors import HodataError
 from hodata.labels import COLORS, LABELS, Label, Task, color_table
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def prediction_sheet(
     """Image | truth | prediction, with a legend. Stored labels have their own colours, classes those of their label.
 
     Args:
-        examples: at least one.
+        examples: what to show; none gives a sheet that says so.
         task: whose classes were predicted.
         title: drawn on top.
         height: of each panel, pixels.
@@ -62,7 +63,8 @@ def prediction_sheet(
 
     font, small = ImageFont.load_default(15), ImageFont.load_default(11)
     cells = [_panels(example, task, height) for example in examples]
-    width = max(cell.width for cell in cells) + 12
+    width = max((cell.width for cell in cells), default=0) + 12
+    title = title if cells else f"{title}: none of the samples could be read"
     line = height + 22
     rows = math.ceil(len(cells) / columns)
     used = min(columns, len(cells))
@@ -109,11 +111,18 @@ def curves(charts: Mapping[str, Sequence[Curve]], x_name: str) -> Image:
 
 
 def save_picture(picture: Image, path: Path) -> None:
-    """Write a PNG under a temporary name and rename it: a half-written picture is never seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a PNG under a temporary name and rename it: a half-written picture is never seen.
+
+    Raises:
+        HodataError: it cannot be written.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    picture.save(partial, format="PNG")
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(partial, format="PNG")
+        partial.replace(path)
+    except OSError as error:
+        raise HodataError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _panels(example: Example, task: Task, height: int) -> Image:

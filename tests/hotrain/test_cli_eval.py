@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from drawn_shards import Spec
+from drawn_shards import Spec, break_member
 from PIL import Image
 
 from hodata.labels import TASKS, Label
@@ -154,6 +154,34 @@ def test_a_run_with_flips_calibration_and_a_page(index: ShardIndex, run_folder: 
     assert result.exit_code == 0, result.output
     text = page.read_text()
     assert "<svg" in text and "Training" in text and "with flips" in text
+
+
+@pytest.mark.parametrize("option", ["--sheet", "--html"])
+def test_figures_are_printed_whatever_becomes_of_the_pictures(
+    index: ShardIndex, run_folder: Path, tmp_path: Path, option: str
+) -> None:
+    place = run_folder / "log.jsonl" / "picture.png"  # below a file
+    result = call("eval", "--checkpoint", run_folder, option, place, "--json", index=index)
+    assert result.exit_code == 1 and "cannot be written" in str(result.exception)
+    assert json.loads(result.stdout)["samples"] == 42
+
+
+def test_a_baseline_without_training_samples_is_refused_before_anything_is_scored(
+    index: ShardIndex, run_folder: Path
+) -> None:
+    result = call("eval", "--checkpoint", run_folder, "--baseline", index=index)
+    assert result.exit_code == 1 and "split train" in str(result.exception) and "eval" not in result.stderr
+
+
+def test_a_sheet_of_damaged_samples_says_so(index: ShardIndex, run_folder: Path, tmp_path: Path) -> None:
+    for row in index.select(split="test").tolist():
+        break_member(index, row, "image")
+    sheet = tmp_path / "sheet.png"
+    options = ("--sheet", sheet, "--on-corrupt", "skip", "--where", "source = 'few'")
+    result = call("eval", "--checkpoint", run_folder, *options, index=index)
+    assert result.exit_code == 3, result.stderr
+    with Image.open(sheet) as picture:
+        assert picture.width >= 560
 
 
 def test_compare_gives_signs_and_intervals(index: ShardIndex, run_folder: Path, tmp_path: Path) -> None:
