@@ -1,7 +1,8 @@
 """Groups and leak-free splits: which samples train, which validate, which test, and why.
 
 A group is one recording (or whatever else must not stand on both sides). Groups are drawn in the order of
-sha256(salt | group): the same for any listing order, and a new recording never reshuffles the others.
+sha256(salt | group), which is the same for any listing order; other recordings change nothing but where the draw stops,
+since that goes by frames.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ SPLITS = ("train", "val", "test")
 _SALT = "hodata-split-1"
 _SHARE = 0.10  # a drawn split stops at this share of the frames it is drawn from
 _LIMIT = 0.15  # a group that would push it past this is skipped
+_OFFICIAL_TEST, _OFFICIAL_VAL = "official test recording", "official validation recording"
 _FALLBACK_LIMIT = 0.34  # with few, large groups: the smallest may be taken up to this share
 
 
@@ -47,7 +49,8 @@ def assign_splits(records: Sequence[Record], rules: SplitRules, policy: str) -> 
     Args:
         records: any order.
         rules: the dataset's own subsets.
-        policy: `clean` keeps official test recordings and removes what leaks into them; `official` is the published
+        policy: `clean` keeps official test recordings (and validation recordings, where `rules` say so) and removes
+            what leaks into them; `official` is the published
             protocol, leaks and all; `group` ignores official splits and draws everything.
 
     Raises:
@@ -62,17 +65,23 @@ def assign_splits(records: Sequence[Record], rules: SplitRules, policy: str) -> 
     if policy == "clean":
         test = {record.group for record in records if record.subset in rules.clean_test}
         for group in test:
-            _enter(plan, group, "test", "official test recording")
+            _enter(plan, group, "test", _OFFICIAL_TEST)
     pool = [record for record in records if record.group not in test]
+    val: set[str] = set()
+    if policy == "clean":
+        val = {record.group for record in pool if record.subset in rules.clean_val}
+        for group in val:
+            _enter(plan, group, "val", _OFFICIAL_VAL)
     if pool and (policy == "group" or not test or rules.redraw_test):
-        for group in _draw(pool, "test", plan):
+        for group in _draw([record for record in pool if record.group not in val], "test", plan):
             _enter(plan, group, "test", "drawn by hash")
             test.add(group)
         pool = [record for record in pool if record.group not in test]
-    val = _draw(pool, "val", plan)
-    for group in val:
-        _enter(plan, group, "val", "drawn by hash")
-    for group in {record.group for record in pool} - set(val):
+    if not val:
+        val = set(_draw(pool, "val", plan))
+        for group in val:
+            _enter(plan, group, "val", "drawn by hash")
+    for group in {record.group for record in pool} - val:
         _enter(plan, group, "train", "not drawn")
     _assign(plan, records, rules, policy)
     return plan
@@ -177,10 +186,8 @@ def _assign(plan: SplitPlan, records: Sequence[Record], rules: SplitRules, polic
     dropped: Counter[tuple[str, str]] = Counter()
     for record in records:
         entry = plan.groups[record.group]
-        leaks_into_official = (
-            policy == "clean" and entry["reason"] == "official test recording" and record.subset not in rules.clean_test
-        )
-        if leaks_into_official:
+        own = {_OFFICIAL_TEST: rules.clean_test, _OFFICIAL_VAL: rules.clean_val}.get(str(entry["reason"]))
+        if own is not None and record.subset not in own:  # it leaks into them
             dropped[record.group, record.subset] += 1
             continue
         plan.split_of[record.key] = str(entry["split"])
@@ -190,11 +197,11 @@ def _assign(plan: SplitPlan, records: Sequence[Record], rules: SplitRules, polic
         plan.left_out.append(
             LeftOut(
                 f"{group} ({subset or 'no subset'}: {count} samples)",
-                "its recording is also in the official test set",
+                f"its recording is also in the official {plan.groups[group]['split']} set",
             )
         )
     if dropped:
         plan.notes.append(
             f"{sum(dropped.values()):,} samples of {len({group for group, _ in dropped})} groups are left out, because "
-            "their recordings are also in the official test set (listed in the manifest)"
+            "their recordings are also in an official test or validation set (listed in the manifest)"
         )

@@ -15,7 +15,7 @@ import io
 import math
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,6 +25,7 @@ from hodata.errors import SampleError
 
 MAX_META_BYTES = 16 << 20
 MAX_MODEL_BYTES = 256 << 20
+_EXPANSION, _SMALL = 4, 1 << 20  # what a file may stand for: so many times its bytes, and some
 _DTYPE = re.compile(r"[<>|=]?(b|i|u|f|S|U|\?|O)(\d{0,6})")
 
 
@@ -46,7 +47,7 @@ def load_pickle(data: bytes, where: str, *, model: bool = False) -> Any:
     if len(data) > limit:
         raise SampleError(where, f"is {len(data):,} bytes long, over the limit of {limit:,} for such a file")
     try:
-        return _Resolver(model).value(_Unpickler(data, model).load())
+        return _Resolver(model, len(data)).value(_Unpickler(data, model).load())
     except _Refused as refused:
         raise SampleError(
             where, f"{refused}; it is not the file that the authors ship, and may be hostile: do not load it elsewhere"
@@ -287,10 +288,16 @@ for _code, _method in (
 
 
 class _Resolver:
-    """Turns stand-ins into values; what is shared stays shared, what contains itself is refused."""
+    """Turns stand-ins into values; what is shared stays shared, what contains itself is refused.
 
-    def __init__(self, model: bool) -> None:
+    A few bytes that are shared often may stand for any number of values. So what would come out if nothing was shared
+    must be in proportion to the file.
+    """
+
+    def __init__(self, model: bool, size: int) -> None:
         self._model = model
+        self._room = _EXPANSION * size + _SMALL
+        self._parts: dict[int, int] = {}  # of a container: the values in it, all that they contain counted
         self._done: dict[int, Any] = {}
         self._open: set[int] = set()
 
@@ -309,9 +316,13 @@ class _Resolver:
 
     def _made(self, item: Any) -> Any:
         if isinstance(item, dict):
-            return {self._key(key): self.value(entry) for key, entry in item.items()}
+            made = {self._key(key): self.value(entry) for key, entry in item.items()}
+            self._count(item, item.values())
+            return made
         if isinstance(item, list | tuple):
-            return type(item)([self.value(entry) for entry in item])
+            entries = type(item)([self.value(entry) for entry in item])
+            self._count(item, item)
+            return entries
         if isinstance(item, set | frozenset):
             return {self._key(entry) for entry in item}
         if isinstance(item, _Dtype):
@@ -331,6 +342,11 @@ class _Resolver:
                 raise _Refused(f"holds a {type(item).__name__.lstrip('_')} without attributes")
             return {_Ch: self._ch, _Select: self._select, _Csc: self._csc}[type(item)](state)
         raise _Refused(f"holds a {getattr(item, '__name__', type(item).__name__).lstrip('_')} where a value should be")
+
+    def _count(self, item: Any, entries: Collection[Any]) -> None:
+        self._parts[id(item)] = parts = len(entries) + sum(self._parts.get(id(entry), 0) for entry in entries)
+        if parts > self._room:
+            raise _Refused("holds the same lists too often")
 
     def _key(self, key: Any) -> Any:
         return _hashable(key)
@@ -353,6 +369,9 @@ class _Resolver:
         data = raw.encode("latin1") if isinstance(raw, str) else raw
         if not isinstance(data, bytes | bytearray) or not kind.itemsize or len(data) != count * kind.itemsize:
             raise _Refused(f"holds an array of another size than its shape {shape}")
+        self._room -= len(data)
+        if self._room < 0:
+            raise _Refused("holds the same array too often")
         filled = np.frombuffer(bytes(data), dtype=kind)
         # A copy in the machine's byte order, which may be written to.
         return filled.reshape(shape, order="F" if order == "F" else "C").astype(kind.newbyteorder("="))

@@ -39,7 +39,12 @@ def find_shards(patterns: Sequence[str | Path]) -> list[Path]:
             matches = [Path(match) for match in glob(pattern, recursive=True)]  # noqa: PTH207
         else:
             matches = [path.with_suffix(".tar") if path.suffix in ("", ".index") else path]
-        matches = [match for match in matches if match.suffix == ".tar" and match.is_file()]
+        hidden = path.is_dir()  # of a folder, what macOS leaves beside each file on other systems' disks: `._x.tar`
+        matches = [
+            match
+            for match in matches
+            if match.suffix == ".tar" and match.is_file() and not (hidden and match.name.startswith("."))
+        ]
         if not matches:
             raise ShardError(
                 f"{pattern}: no .tar shard found (looked in {Path.cwd() if not path.is_absolute() else path.parent}); "

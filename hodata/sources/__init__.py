@@ -72,8 +72,9 @@ def find_root(name: str, root: Path | None) -> Path:
 
 
 def folders_in(place: Path) -> list[Path]:
-    """The folders directly in `place`, sorted; hidden ones skipped."""
-    return sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """The folders directly in `place` that can be read, sorted; hidden ones skipped."""
+    found = (path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in found if os.access(path, os.R_OK | os.X_OK))  # others: an ext4 disk's lost+found
 
 
 def default_places(name: str) -> list[Path]:

@@ -23,7 +23,7 @@ from hodata.sample import Instance, Record, Sample, instance_of, sample_key
 from hodata.sources.base import Detection, LeftOut, Scan, Source, SplitRules, files_with
 from hodata.sources.coco_json import CocoFile, CocoImage, looks_like_coco, read_coco, safe_path
 from hodata.sources.images import read_image
-from hodata.sources.labels_toml import FILE, LabelsFile, label_names, named_meanings, read_labels
+from hodata.sources.labels_toml import FILE, SPLIT_WORDS, LabelsFile, label_names, named_meanings, read_labels
 from hodata.sources.pairs import IMAGE_SUFFIXES, frame_number, keep_one_kind
 from hodata.sources.polygons import decode_counts, fill_polygon, fill_runs
 
@@ -126,7 +126,7 @@ class Coco(Source):
 
     def _add(self, scan: Scan, path: Path, image: CocoImage, taken: dict[str, str], counts: Counter[str]) -> None:
         subset = _subset_of(path) if len(self.files) > 1 else ""
-        name = self._find(image, subset)
+        name = self._find(image, path)
         why = self._obstacle(image, name, taken)
         stem = "" if name is None else Path(name).with_suffix("").as_posix().removeprefix("images/")
         recording = self.labels.recording_of(stem)
@@ -158,13 +158,14 @@ class Coco(Source):
             )
         )
 
-    def _find(self, image: CocoImage, subset: str) -> str | None:
+    def _find(self, image: CocoImage, file: Path) -> str | None:
         """The image's path below the root, with `/`; None where no such file is there, or the name leaves the root."""
         path = safe_path(image.file_name)
         if path is None:
             return None
-        # LabelMe and Label Studio; CVAT, with or without a folder per subset; FiftyOne.
-        for folder in ("", "images", f"images/{subset}", subset, "data"):
+        words = (file.stem.removeprefix("instances_"), _word_of(file))  # `val2017` and `val`
+        # LabelMe and Label Studio; CVAT, with or without a folder per subset; COCO; FiftyOne.
+        for folder in ("", "images", *(f"images/{word}" for word in words), *words, "data"):
             # Path.is_file raises on a name that is too long.
             if os.path.isfile(self.root / folder / path):  # noqa: PTH113
                 return (Path(folder) / path).as_posix()
@@ -291,6 +292,12 @@ def _json_files(root: Path) -> list[Path]:
 
 
 def _subset_of(path: Path) -> str:
+    """The subset of a file's images: what the file is called, in lower case where that names a split."""
+    word = _word_of(path)
+    return word.lower() if word.lower() in SPLIT_WORDS else word
+
+
+def _word_of(path: Path) -> str:
     """`val` for `instances_val.json`; CVAT and COCO write it so (`instances_val2017.json`)."""
     return path.stem.removeprefix("instances_").rstrip("0123456789").rstrip("_-") or path.stem
 

@@ -125,7 +125,7 @@ class Folder(Source):
     def load(self, record: Record) -> Sample:
         image, kind, size = read_image(self.root / record.image, record.image)
         path = self.root / record.mask
-        drawn = read_mask(path, record.mask)
+        drawn = read_mask(path, record.mask, colors=bool(self.labels.threshold))
         if not self.labels.threshold and _is_jpeg(path):
             raise SampleError(record.mask, _LOSSY)
         require_size(drawn, size, record.mask, record.image)

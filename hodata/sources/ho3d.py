@@ -42,7 +42,7 @@ from hodata.sources.ho3d_frame import (
     thing_label,
 )
 from hodata.sources.ho3d_layout import SUBSETS, calibrated_recordings, read_list, sequence_of, world_from_camera
-from hodata.sources.ho3d_meta import CONVENTION, Meta, read_meta
+from hodata.sources.ho3d_meta import CONVENTION, Meta, read_meta, require_size_of_camera
 from hodata.sources.ho3d_probe import Probe
 from hodata.sources.ho3d_sample import hand_of, leave_hand_open, rendered_instance
 from hodata.sources.images import read_image
@@ -249,6 +249,7 @@ class HO3D(Source):
         hand = self._posed(record, meta)
         frame = frame_of(self._models, meta, hand, where)
         drawn = draw(self._models, frame, meta.K, size, where)
+        require_size_of_camera(meta, size, where)
         quality = dict(frame.quality)
         if record.extra["seg"] and hand is not None and self._seg_colors is not None:
             shipped = checks.read_seg(self.root / record.extra["seg"], record.extra["seg"])

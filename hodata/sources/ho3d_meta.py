@@ -108,6 +108,23 @@ def read_meta(path: Path, where: str) -> Meta:
     )
 
 
+def require_size_of_camera(meta: Meta, size: tuple[int, int], where: str) -> None:
+    """Raise SampleError where the picture was resized, and its camera was not: masks would be drawn beside it.
+
+    Args:
+        meta: its `K` has the principal point, which lies near the middle of the picture.
+        size: (width, height) of the picture.
+        where: how errors call the meta file.
+    """
+    centre = meta.K[0, 2], meta.K[1, 2]
+    if any(abs(at - side / 2) > side / 8 for at, side in zip(centre, size, strict=True)):
+        raise SampleError(
+            where,
+            f"camMat is of a picture of about {2 * centre[0]:.0f}x{2 * centre[1]:.0f}, this one is "
+            f"{size[0]}x{size[1]}: it was resized; use the pictures as the authors ship them",
+        )
+
+
 class _Fields:
     """Numbers out of a dictionary, in float64 and checked."""
 

@@ -13,8 +13,10 @@ from hodata.errors import SampleError
 
 MAX_PIXELS = 128_000_000
 MAX_BYTES = 512 * 2**20
-_KINDS = {"JPEG": "jpg", "PNG": "png"}
+_KINDS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png"}  # MPO: a JPEG that many cameras append a preview to
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 EXIF_ORIENTATION = 0x0112
+_PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
 def read_image(path: Path, where: str) -> tuple[bytes, str, tuple[int, int]]:
@@ -46,6 +48,12 @@ def check_image(data: bytes, where: str) -> tuple[str, tuple[int, int]]:
                 raise SampleError(where, f"is a {image.format} image; only JPEG and PNG can be stored as shipped")
             if size[0] * size[1] > MAX_PIXELS:
                 raise SampleError(where, f"has {size[0]}x{size[1]} pixels, over the limit of {MAX_PIXELS:,}")
+            if image.mode not in _MODES:
+                raise SampleError(
+                    where,
+                    f"has Pillow mode {image.mode}, values of more than 8 bits, which every reader clips in its own "
+                    "way; convert it to 8 bits",
+                )
             orientation = image.getexif().get(EXIF_ORIENTATION, 1)
             if orientation not in (0, 1):
                 raise SampleError(
@@ -64,8 +72,13 @@ def check_image(data: bytes, where: str) -> tuple[str, tuple[int, int]]:
     return kind, size
 
 
-def read_mask(path: Path, where: str) -> NDArray[np.uint8]:
-    """The pixels of a mask file: uint8 [H, W], or [H, W, 3] where it is a colour image. Palette ids are kept.
+def read_mask(path: Path, where: str, *, colors: bool = False) -> NDArray[np.uint8]:
+    """The pixels of a mask file: uint8 [H, W], or [H, W, 3] where it is a colour image.
+
+    Args:
+        path: the file.
+        where: how error messages call it.
+        colors: of a palette image give the colours, not the ids.
 
     Raises:
         SampleError: missing, truncated, too large, or not an 8-bit image.
@@ -73,12 +86,20 @@ def read_mask(path: Path, where: str) -> NDArray[np.uint8]:
     from PIL import Image
 
     data = _read(path, where)
+    # Pillow keeps the upper byte of 16-bit colours, which is 0 for every id, and stretches gray of 2 or 4 bits.
+    depth, kind = (data[24], data[25]) if data[:8] == _PNG_START and len(data) > 25 else (8, 0)
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.size[0] * image.size[1] > MAX_PIXELS:
                 raise SampleError(where, f"has {image.size[0]}x{image.size[1]} pixels, over the limit")
+            if depth == 16 and kind != 0:
+                raise SampleError(where, "is a colour PNG of 16 bits; a mask is an 8-bit image of ids")
             if image.mode == "1":
                 return np.asarray(image.convert("L"))
+            if image.mode == "P" and colors:
+                return np.asarray(image.convert("RGB"))
+            if image.mode == "L" and depth in (2, 4):
+                return np.asarray(image) // np.uint8(255 // (2**depth - 1))
             if image.mode in ("L", "P", "RGB"):
                 return np.asarray(image)
             if image.mode in ("LA", "RGBA"):

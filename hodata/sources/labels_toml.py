@@ -27,7 +27,7 @@ FILE = "labels.toml"
 EACH = "each"
 _MAX_BYTES = 2**20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SPLIT_OF = {
+SPLIT_WORDS = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -102,15 +102,19 @@ class LabelsFile:
             if subset:
                 return subset
             word = str((match[1] if pattern.groups else match[0]) or "").lower()
-            return word if word in _SPLIT_OF else ""
+            return word if word in SPLIT_WORDS else ""
         return ""
 
     @property
     def split_rules(self) -> SplitRules:
-        """For subsets named train, val, validation, test and the like; a test subset of one's own stays the test set,
-        unless a model drew the masks: those never judge a model."""
-        tests = frozenset(word for word, split in _SPLIT_OF.items() if split == "test")
-        return SplitRules(official=_SPLIT_OF, clean_test=frozenset() if self.mask_origin.startswith("model") else tests)
+        """For subsets named train, val, validation, test and the like; test and val subsets of one's own stay what they
+        are, but for tests whose masks a model drew: those never judge a model."""
+        tests, vals = (
+            frozenset(word for word, each in SPLIT_WORDS.items() if each == split) for split in ("test", "val")
+        )
+        if self.mask_origin.startswith("model"):
+            tests = frozenset()
+        return SplitRules(official=SPLIT_WORDS, clean_test=tests, clean_val=vals)
 
 
 def read_labels(path: Path, *, table: str) -> LabelsFile:

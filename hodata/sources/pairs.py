@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hodata.errors import SourceError
 from hodata.sources.base import LeftOut
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -86,16 +88,29 @@ def frame_number(stem: str) -> int:
 
 
 def files_below(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Files in `folder` and its subfolders with one of the suffixes, sorted; hidden files and folders are skipped."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in suffixes
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+    """Files in `folder` and its subfolders with one of the suffixes, sorted; hidden files and folders are skipped.
+
+    Links to folders are followed, each folder is listed once.
+
+    Raises:
+        SourceError: a subfolder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise SourceError(f"{error.filename}: cannot be read ({error.strerror}); what lies in it would be missing")
+
+    found: list[Path] = []
+    seen: set[Path] = set()
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=refuse) if folder.is_dir() else ():
+        place = Path(here).resolve()
+        if place in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths = (Path(here) / name for name in files if not name.startswith("."))
+        found += [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
+    return sorted(found)
 
 
 def _by_stem(root: Path, folder: Path, files: Iterable[Path], left_out: list[LeftOut]) -> dict[str, str]:

@@ -71,11 +71,34 @@ def test_arrays_are_writable_copies() -> None:
 
 
 def test_shared_parts_stay_shared_and_cost_nothing() -> None:
-    bomb: Any = ["x"]
-    for _ in range(60):  # 2**60 strings, were they copied
-        bomb = [bomb, bomb]
-    found = load_pickle(pickle.dumps(bomb), "meta.pkl")
+    shared: Any = ["x"]
+    for _ in range(15):
+        shared = [shared, shared]
+    found = load_pickle(pickle.dumps(shared), "meta.pkl")
     assert found[0] is found[1]
+
+
+def test_what_is_shared_too_often_is_refused() -> None:
+    """Whoever turns it into an array or into text would never end."""
+    bomb: Any = ["x"]
+    for _ in range(60):
+        bomb = [bomb, bomb]
+    with pytest.raises(SampleError, match="the same lists too often"):
+        load_pickle(pickle.dumps({"camIDList": bomb}), "meta.pkl")
+    raw, kind = b"\0" * 100_000, np.dtype("u1")
+    arrays = [np.frombuffer(raw, kind) for _ in range(20)]
+
+    class Shared:
+        """Arrays that all name one string of bytes."""
+
+        def __reduce__(self) -> Any:
+            return _make_empty, (np.ndarray, (0,), b"b"), (1, (len(raw),), kind, False, raw)
+
+    _make_empty = arrays[0].__reduce__()[0]
+    data = pickle.dumps([Shared() for _ in range(2)], protocol=4)
+    assert len(data) < 110_000 and len(load_pickle(data, "meta.pkl")) == 2
+    with pytest.raises(SampleError, match="the same array too often"):
+        load_pickle(pickle.dumps([Shared() for _ in range(200)], protocol=4), "meta.pkl")
 
 
 class Runs:

@@ -302,6 +302,13 @@ def test_a_lost_shard_and_a_damaged_manifest_are_found(built: Path) -> None:
     assert [problem.shard for problem in verify([built]).problems] == ["freihand-train-000002.tar"]
 
 
+def test_what_macos_leaves_beside_shards_is_none(built: Path) -> None:
+    expected = find_shards([built])
+    for path in expected:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    assert find_shards([built]) == expected == find_shards([f"{built}/*.tar"])
+
+
 def test_odd_names_and_patterns_find_shards(built: Path, tmp_path: Path) -> None:
     names = [path.name for path in find_shards([built])]
     assert [path.name for path in find_shards([f"{built}/**.tar"])] == names

@@ -287,6 +287,31 @@ def test_one_file_a_subset_as_cvat_writes_it(tmp_path: Path) -> None:
     assert "test" in source.split_rules.clean_test
 
 
+@pytest.mark.parametrize("names", [("Train", "Validation", "Test"), ("TRAIN", "VAL", "TEST")])
+def test_subsets_are_known_in_any_case(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for number, subset in enumerate(names):
+        write_image(tmp_path / "images" / subset / f"rec{number}_1.jpg")
+        entries = [annotation(1, 1, polygon(1, 1, 9, 9))], [image_entry(f"rec{number}_1.jpg")]
+        write_coco(tmp_path / f"annotations/instances_{subset}.json", *entries)
+    (tmp_path / "labels.toml").write_text(LABELS)
+    source = Coco(tmp_path)
+    rules, found = source.split_rules, {record.recording: record.subset for record in source.scan().records}
+    assert [rules.official[found[f"rec{number}"]] for number in range(3)] == ["train", "val", "test"]
+    assert found["rec2"] in rules.clean_test and found["rec1"] in rules.clean_val
+
+
+@pytest.mark.parametrize(
+    ("file", "folder"), [("instances_default", "images/default"), ("instances_train2017", "train2017")]
+)
+def test_the_folders_of_cvat_and_coco_are_found(tmp_path: Path, file: str, folder: str) -> None:
+    write_image(tmp_path / folder / "rec1_1.jpg")
+    write_coco(
+        tmp_path / f"annotations/{file}.json", [annotation(1, 1, polygon(1, 1, 9, 9))], [image_entry("rec1_1.jpg")]
+    )
+    (tmp_path / "labels.toml").write_text(LABELS)
+    assert [record.image for record in Coco(tmp_path).scan().records] == [f"{folder}/rec1_1.jpg"]
+
+
 @pytest.mark.parametrize(
     ("segmentation", "words"),
     [

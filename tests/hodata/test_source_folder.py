@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from hodata.errors import HodataError, SampleError, SourceError
 from hodata.labels import MEANINGS, Label
-from hodata.sources import find_root
+from hodata.sources import find_root, folders_in
 from hodata.sources.folder import Folder
 
 UTG = Path("../shared/samples/utg")
@@ -209,6 +210,48 @@ def test_jpeg_masks_need_a_threshold(tmp_path: Path) -> None:
     assert set(np.unique(mask)) == {Label.BACKGROUND, Label.HAND}
 
 
+def test_a_threshold_is_of_colours_not_of_a_palette_s_ids(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        ("r1_1",),
+        "threshold = 128\n" + LABELS.partition("[ids]")[0] + '[ids]\n0 = "background"\n255 = "hand"\n',
+    )
+    with Image.open(next((tmp_path / "images").iterdir())) as picture:
+        drawn = np.ones(picture.size[::-1], np.uint8)
+    drawn[:5, :7] = 0
+    mask = Image.fromarray(drawn, "P")
+    mask.putpalette([255, 255, 255, 0, 0, 0])  # white first
+    mask.save(next((tmp_path / "masks").iterdir()))
+    source = Folder(tmp_path)
+    found = source.load(source.scan().records[0]).mask
+    np.testing.assert_array_equal(found > 0, drawn == 0)
+
+
+def test_folders_behind_links_are_read_and_closed_ones_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = LABELS.replace("^", "")
+    make(tmp_path / "data", ("a/r1_1",), labels)
+    make(tmp_path / "elsewhere", ("r2_1",))
+    for kind in ("images", "masks"):
+        (tmp_path / "data" / kind / "b").symlink_to(tmp_path / "elsewhere" / kind)
+        (tmp_path / "data" / kind / "a" / "again").symlink_to(tmp_path / "data" / kind)  # for ever, if it was followed
+    assert [record.image for record in Folder(tmp_path / "data").scan().records] == [
+        "images/a/r1_1.jpg",
+        "images/b/r2_1.jpg",
+    ]
+
+    def closed(path: object) -> object:
+        if str(path).endswith("/b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)  # type: ignore[call-overload]
+
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(SourceError, match="/b: cannot be read"):
+        Folder(tmp_path / "data").scan()
+
+
 def test_a_jpeg_that_calls_itself_png_is_seen(tmp_path: Path) -> None:
     make(tmp_path)
     Image.fromarray(IDS).save(tmp_path / "masks/r1_0007.png", format="JPEG")
@@ -230,6 +273,7 @@ def test_a_split_of_ones_own(tmp_path: Path, split: str) -> None:
     rules = source.split_rules
     assert [rules.official[record.subset] for record in records] == ["test", "train", "val"]
     assert {record.recording for record in records if record.subset in rules.clean_test} == {"c"}
+    assert {record.recording for record in records if record.subset in rules.clean_val} == {"b"}
 
 
 def test_masks_that_a_model_made_are_no_official_test(tmp_path: Path) -> None:
@@ -282,6 +326,20 @@ def test_a_labels_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "labels.toml").write_bytes(b"#" * (2**20 + 1))
     with pytest.raises(SourceError, match="larger than"):
         Folder(tmp_path)
+
+
+def test_folders_that_are_closed_are_not_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every ext4 disk has a `lost+found`."""
+    make(tmp_path / "mine")
+    (tmp_path / "lost+found").mkdir()
+    access = os.access
+
+    def closed(path: Path, mode: int) -> bool:
+        return Path(path).name != "lost+found" and access(path, mode)
+
+    monkeypatch.setattr(os, "access", closed)
+    assert folders_in(tmp_path) == [tmp_path / "mine"]
+    assert find_root("folder", tmp_path) == tmp_path / "mine"
 
 
 def test_wrong_folders_say_what_they_lack(tmp_path: Path) -> None:

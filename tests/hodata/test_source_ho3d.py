@@ -359,7 +359,12 @@ def far_off_hand(meta: dict[str, Any]) -> None:
     meta["handTrans"] = np.asarray(meta["handTrans"], dtype=float).ravel() + np.array([0.02, 0, 0])
 
 
+def another_size(meta: dict[str, Any]) -> None:
+    meta["camMat"] = np.diag([0.5, 0.5, 1.0]) @ np.asarray(meta["camMat"], dtype=float)
+
+
 BAD_FRAMES = {
+    another_size: r"camMat is of a picture of about 3\d\dx2\d\d, this one is 640x480",
     zero_camera: "focal lengths",
     nan_pose: "nan",
     behind_camera: "behind the camera",

@@ -72,6 +72,22 @@ def test_official_test_recordings_stay_and_their_training_frames_are_left_out() 
     assert "also in the official test set" in plan.left_out[0].why
 
 
+@pytest.mark.parametrize("test", ["test", ""])
+def test_validation_of_one_s_own_stays_what_it_is(test: str) -> None:
+    """And where nobody said what tests, it is drawn of what trains."""
+    rules = SplitRules({"train": "train", "val": "val", "test": "test"}, frozenset({"test"}), frozenset({"val"}))
+    sizes = {f"t{number}": 5 for number in range(20)}
+    own = records(sizes, "train") + records({"v1": 4, "v2": 4, "t0": 2}, "val")
+    plan = assign_splits(own + (records({"x": 9}, test) if test else []), rules, "clean")
+    split = {group: entry["split"] for group, entry in plan.groups.items()}
+    assert {group for group, found in split.items() if found == "val"} == {"v1", "v2", "t0"}
+    tests = {group for group, found in split.items() if found == "test"}
+    assert tests == {"x"} if test else tests and tests <= set(sizes) - {"t0"}
+    assert [item.what for item in plan.left_out] == ["t0 (train: 5 samples)"]
+    assert "also in the official val set" in plan.left_out[0].why
+    assert plan.groups["t0"]["samples"] == 2
+
+
 def test_redrawing_adds_in_domain_test_groups() -> None:
     rules = SplitRules(RULES.official, frozenset({"evaluation"}), redraw_test=True)
     plan = assign_splits(records({f"v{i}": 4 for i in range(40)}) + records({"you": 4}, "evaluation"), rules, "clean")
