@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hodata.errors import HodataError
@@ -27,7 +27,7 @@ def only_one(path: Path, refusal: HodataError) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The last holder removes the file: a lock on a removed one keeps nobody out.
             held = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
-        except BlockingIOError:
+        except (BlockingIOError, FileNotFoundError):
             held = False
         except (OSError, ModuleNotFoundError):
             held = True
@@ -36,4 +36,5 @@ def only_one(path: Path, refusal: HodataError) -> Iterator[None]:
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # Windows removes no open file
+                path.unlink(missing_ok=True)

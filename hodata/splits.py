@@ -21,7 +21,7 @@ SPLITS = ("train", "val", "test")
 _SALT = "hodata-split-1"
 _SHARE = 0.10  # a drawn split stops at this share of the frames it is drawn from
 _LIMIT = 0.15  # a group that would push it past this is skipped
-_OFFICIAL_TEST, _OFFICIAL_VAL = "official test recording", "official validation recording"
+_OFFICIAL_TEST = "official test recording"
 _FALLBACK_LIMIT = 0.34  # with few, large groups: the smallest may be taken up to this share
 
 
@@ -49,8 +49,8 @@ def assign_splits(records: Sequence[Record], rules: SplitRules, policy: str) -> 
     Args:
         records: any order.
         rules: the dataset's own subsets.
-        policy: `clean` keeps official test recordings (and validation recordings, where `rules` say so) and removes
-            what leaks into them; `official` is the published
+        policy: `clean` keeps official test recordings and removes what leaks into them, and keeps validation
+            recordings where `rules` name them; `official` is the published
             protocol, leaks and all; `group` ignores official splits and draws everything.
 
     Raises:
@@ -69,9 +69,16 @@ def assign_splits(records: Sequence[Record], rules: SplitRules, policy: str) -> 
     pool = [record for record in records if record.group not in test]
     val: set[str] = set()
     if policy == "clean":
-        val = {record.group for record in pool if record.subset in rules.clean_val}
+        named = Counter(record.group for record in pool if record.subset in rules.clean_val)
+        sizes = Counter(record.group for record in pool)
+        val = {group for group, count in named.items() if count == sizes[group]}
         for group in val:
-            _enter(plan, group, "val", _OFFICIAL_VAL)
+            _enter(plan, group, "val", "official validation recording")
+        if mixed := {group: count for group, count in named.items() if group not in val}:
+            plan.notes.append(
+                f"{sum(mixed.values()):,} samples of the official validation set do not validate: their {len(mixed)} "
+                "recordings also train"
+            )
     if pool and (policy == "group" or not test or rules.redraw_test):
         for group in _draw([record for record in pool if record.group not in val], "test", plan):
             _enter(plan, group, "test", "drawn by hash")
@@ -186,8 +193,10 @@ def _assign(plan: SplitPlan, records: Sequence[Record], rules: SplitRules, polic
     dropped: Counter[tuple[str, str]] = Counter()
     for record in records:
         entry = plan.groups[record.group]
-        own = {_OFFICIAL_TEST: rules.clean_test, _OFFICIAL_VAL: rules.clean_val}.get(str(entry["reason"]))
-        if own is not None and record.subset not in own:  # it leaks into them
+        leaks_into_official = (
+            policy == "clean" and entry["reason"] == _OFFICIAL_TEST and record.subset not in rules.clean_test
+        )
+        if leaks_into_official:
             dropped[record.group, record.subset] += 1
             continue
         plan.split_of[record.key] = str(entry["split"])
@@ -197,11 +206,11 @@ def _assign(plan: SplitPlan, records: Sequence[Record], rules: SplitRules, polic
         plan.left_out.append(
             LeftOut(
                 f"{group} ({subset or 'no subset'}: {count} samples)",
-                f"its recording is also in the official {plan.groups[group]['split']} set",
+                "its recording is also in the official test set",
             )
         )
     if dropped:
         plan.notes.append(
             f"{sum(dropped.values()):,} samples of {len({group for group, _ in dropped})} groups are left out, because "
-            "their recordings are also in an official test or validation set (listed in the manifest)"
+            "their recordings are also in the official test set (listed in the manifest)"
         )

@@ -110,12 +110,14 @@ def save(
     partial = final.with_name(f".{final.name}.partial")
     for left in final.parent.glob(".*.partial"):  # of killed runs, gigabytes each
         shutil.rmtree(left, ignore_errors=True)
+    states = {"weights": weights} if raw is None else {"weights": weights, "raw": raw}
+    on_cpu = {
+        name: {key: value.detach().cpu().contiguous() for key, value in state.items()} for name, state in states.items()
+    }
     try:
         partial.mkdir(parents=True)
-        for name, state in (("weights", weights), ("raw", raw)):
-            if state is not None:
-                tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-                save_file(tensors, partial / f"{name}.safetensors")
+        for name, tensors in on_cpu.items():
+            save_file(tensors, partial / f"{name}.safetensors")
         torch.save(optimizer, partial / "optimizer.pt")
         _write_json(partial / "run.json", {"checkpoint_version": CHECKPOINT_VERSION, "position": position, **facts})
         for file in partial.iterdir():
@@ -128,6 +130,8 @@ def save(
         _sync(final.parent)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have kinds of their own
         shutil.rmtree(partial, ignore_errors=True)
+        if "CUDA" in str(error):  # the optimizer's state comes from there
+            raise
         raise _not_written(final, error) from error
     return final
 
@@ -243,7 +247,11 @@ def _read_best(run: Path) -> dict[str, Any]:
             f"{path}: cannot be read ({error}); give one of the checkpoints in {run / 'checkpoints'}, or delete the "
             "file: the last one then stands for the best"
         ) from error
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        raise CheckpointError(
+            f"{path}: holds no score of hotrain; delete it: the last checkpoint then stands for the best"
+        )
+    return found
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -262,7 +270,7 @@ def _replace_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def _not_written(path: Path, error: Exception) -> CheckpointError:
-    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
     return CheckpointError(f"{path}: cannot be written ({reason}); is the disk full?")
 
 

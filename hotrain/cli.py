@@ -25,7 +25,7 @@ from hotrain.cli_eval import (
     where_option,
 )
 from hotrain.config import OPEN_LABELS, PRECISIONS
-from hotrain.errors import EXIT_INTERRUPTED, EXIT_SKIPPED, Interrupted, out_of_memory
+from hotrain.errors import EXIT_INTERRUPTED, EXIT_SKIPPED, Interrupted, in_words
 from hotrain.input_rule import KINDS as INPUT_RULES
 from hotrain.learning.optimizer import OPTIMIZERS, SCHEDULES
 from hotrain.order import ORDERS
@@ -273,7 +273,6 @@ def fit(context: click.Context, **options: Any) -> None:
     from hotrain.distributed import is_main, launch, processes_wanted
     from hotrain.fit import fit as run_fit
 
-    before = last_position(Path(config.out))
     try:
         launch(run_fit, (config, resume), processes_wanted(config.device))
     except Interrupted as stopped:
@@ -283,7 +282,7 @@ def fit(context: click.Context, **options: Any) -> None:
     except SystemExit as ended:  # of several processes
         if ended.code != EXIT_INTERRUPTED:
             raise
-        if last_position(Path(config.out)) == before:
+        if last_position(Path(config.out)) is None:
             click.echo("stopped before anything was saved", err=True)
             sys.exit(1)
         click.echo(f"stopped; go on with --resume --out {config.out}", err=True)
@@ -320,7 +319,7 @@ def main(run: Callable[..., Any] = cli) -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except Exception as error:
-        words = out_of_memory(error)
+        words = in_words(error)
         if not words:
             raise
         click.echo(f"error: {words}", err=True)

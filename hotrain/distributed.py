@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hodata.errors import HodataError
 from hotrain.config import DEVICES, NO_DEVICE
-from hotrain.errors import EXIT_INTERRUPTED, Interrupted, TrainingError, out_of_memory
+from hotrain.errors import EXIT_INTERRUPTED, Interrupted, TrainingError, in_words
 
 T = TypeVar("T")
 
@@ -176,7 +176,7 @@ def _in_child(work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         _say(str(error))
         raise SystemExit(error.exit_code) from None
     except Exception as error:
-        words = out_of_memory(error)
+        words = in_words(error)
         if not words:
             raise
         _say(words)

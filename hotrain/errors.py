@@ -47,8 +47,16 @@ class ExportError(HodataError):
     """A model cannot be exported, or the exported one answers differently."""
 
 
-def out_of_memory(error: Exception) -> str:
-    """What to do where torch says that a GPU's memory is full; empty for any other error. Needs no torch."""
+LOADING_DIED = "if it was killed, memory is short: lower --workers, --batch-size or --crop"
+
+
+def in_words(error: Exception) -> str:
+    """What to do about errors of torch that people can cure: a GPU's memory is full, a loading process was killed.
+
+    Empty for any other one. Needs no torch.
+    """
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
+        return f"{error} ({LOADING_DIED})"
     if type(error).__name__ != "OutOfMemoryError":
         return ""
     said = ". ".join(str(error).split(". ")[:2])  # what follows is advice on torch's allocator

@@ -85,6 +85,8 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
     number = 0
     if before:
         before.require(**{name: facts[name] for name in _MUST_AGREE})
+        if "row_order" in before.facts or sorted(selection.index.shards) != selection.index.shards:
+            before.require(row_order=facts["row_order"])  # not known of runs begun when rows were numbered by path
         number = before.position // config.batch_size
         if number > steps:
             raise CheckpointError(
@@ -209,6 +211,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
 
 def _checkpoint_to_resume(run: Path, resume: bool) -> checkpoint.Checkpoint | None:
     if resume:
+        checkpoint.best_score(run)  # what cannot be read is told before an epoch is spent
         return checkpoint.find(run, which="last")
     if checkpoint.last_position(run) is not None:
         raise CheckpointError(f"{run}: holds a run already; go on with --resume, or give another --out")
@@ -253,6 +256,7 @@ def _facts(config: FitConfig, task: Task, selection: Selection, start: Start, da
         "lr": start.lr,
         "body_factor": start.body_factor,
         "data_hash": selection.data_hash,
+        "row_order": selection.index.row_order(selection.train_rows),
         "sources": {name: len(rows) for name, rows in selection.rows.items()},
         "datasets": {**start.datasets, **dataset_words(selection.index, selection.rows)},
         "order_version": ORDER_VERSION,

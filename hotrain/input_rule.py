@@ -37,10 +37,11 @@ class InputRule:
         """Raise FrameError on an image that is so long and narrow that no memory would hold what the network makes of
         it."""
         across, down = self.network_size(width, height)
-        if across * down > _MOST_PIXELS:
+        most = max(_MOST_PIXELS, 8 * self.size**2)
+        if across * down > most:
             raise FrameError(
-                f"is {width}x{height}: the network would see it at {across}x{down}, more than {_MOST_PIXELS:,} pixels; "
-                "cut it into parts"
+                f"is {width}x{height}: the network would see it at {across}x{down}, more than {most:,} pixels; cut it "
+                "into parts"
             )
 
     def resize(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

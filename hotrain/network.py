@@ -69,7 +69,7 @@ class TorchNetwork:
 
     def logits(self, prepared: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         found: NDArray[np.float32] = self._predictor.network_logits(prepared).cpu().numpy()
-        return finite(found)
+        return found
 
 
 def finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:

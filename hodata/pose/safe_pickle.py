@@ -247,7 +247,8 @@ class _Unpickler(pickle._Unpickler):
         self._require(set).update(_hashable(item) for item in items)
 
     def load_frozenset(self) -> None:
-        self.append(frozenset(_hashable(item) for item in self.pop_mark()))
+        items = self.pop_mark()  # before `append`, which it replaces
+        self.append(frozenset(_hashable(item) for item in items))
 
     def load_dict(self) -> None:
         items = self.pop_mark()

@@ -128,6 +128,11 @@ class ShardIndex:
             digest.update(offsets[ends[number] - counts[number] : ends[number]].tobytes())
         return digest.hexdigest()
 
+    def row_order(self, rows: NDArray[np.int64]) -> str:
+        """sha256 (hex) of the tars of the selected rows, in the order in which those are numbered."""
+        numbers = np.unique(self.shard_number[rows]).tolist()
+        return hashlib.sha256(b"".join(bytes.fromhex(self.tars[number].sha256) for number in numbers)).hexdigest()
+
     def reader(self) -> SampleReader:
         """Reads members of these rows; pickles, and opens its files anew in every process."""
         return SampleReader(self)

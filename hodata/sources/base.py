@@ -45,7 +45,7 @@ class SplitRules:
     Args:
         official: the dataset's own word -> train, val or test, as its authors published it.
         clean_test: subsets made of whole recordings, which stay the test set under `clean`.
-        clean_val: the same for the validation set; empty: it is drawn.
+        clean_val: the same for the validation set; what of them also trains does not validate. Empty: it is drawn.
         redraw_test: under `clean`, draw test groups from the rest as well (EgoHOS, whose in-domain test is a random
             sample of the training videos' frames).
     """

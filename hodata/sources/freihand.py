@@ -306,7 +306,7 @@ class FreiHand(Source):
 
     def _shipped(self, record: Record) -> Mask:
         """The authors' mask, bool [H, W]."""
-        pixels = read_mask(self.root / record.mask, record.mask)
+        pixels = read_mask(self.root / record.mask, record.mask, colors=record.subset == "training")
         channel = pixels[..., 0] if pixels.ndim == 3 else pixels
         return channel > 0 if record.subset == "evaluation" else channel >= MASK_THRESHOLD
 

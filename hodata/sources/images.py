@@ -78,7 +78,7 @@ def read_mask(path: Path, where: str, *, colors: bool = False) -> NDArray[np.uin
     Args:
         path: the file.
         where: how error messages call it.
-        colors: of a palette image give the colours, not the ids.
+        colors: the values are colours, not ids: those of a palette, and gray of 2 or 4 bits stretched to 0..255.
 
     Raises:
         SampleError: missing, truncated, too large, or not an 8-bit image.
@@ -98,7 +98,7 @@ def read_mask(path: Path, where: str, *, colors: bool = False) -> NDArray[np.uin
                 return np.asarray(image.convert("L"))
             if image.mode == "P" and colors:
                 return np.asarray(image.convert("RGB"))
-            if image.mode == "L" and depth in (2, 4):
+            if image.mode == "L" and depth in (2, 4) and not colors:
                 return np.asarray(image) // np.uint8(255 // (2**depth - 1))
             if image.mode in ("L", "P", "RGB"):
                 return np.asarray(image)

@@ -101,15 +101,19 @@ def files_below(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
     found: list[Path] = []
     seen: set[Path] = set()
-    for here, folders, files in os.walk(folder, followlinks=True, onerror=refuse) if folder.is_dir() else ():
-        place = Path(here).resolve()
-        if place in seen:
-            folders.clear()
-            continue
-        seen.add(place)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths = (Path(here) / name for name in files if not name.startswith("."))
-        found += [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
+    links = [folder] if folder.is_dir() else []
+    while links:  # a folder is known by its own name, and by a link's only where it lies elsewhere
+        top = links.pop(0)
+        for here, folders, files in os.walk(top, onerror=refuse):
+            place = Path(here).resolve()
+            if place in seen:
+                folders.clear()
+                continue
+            seen.add(place)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            links += [Path(here) / name for name in folders if (Path(here) / name).is_symlink()]
+            paths = (Path(here) / name for name in files if not name.startswith("."))
+            found += [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
     return sorted(found)
 
 

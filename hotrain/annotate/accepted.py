@@ -44,7 +44,7 @@ def write_accepted(out: Path, records: Sequence[Mapping[str, Any]], task: Task, 
     Raises:
         AnnotateError: a frame's image can no longer be read.
     """
-    folder = out / FOLDER
+    final, folder = out / FOLDER, out / f".{FOLDER}.partial"
     shutil.rmtree(folder, ignore_errors=True)
     frames = [frame_of(record) for record in records]
     keep = exif == "refuse" and all(frame.path.suffix.lower() in (".jpg", ".jpeg") for frame in frames)
@@ -71,7 +71,9 @@ def write_accepted(out: Path, records: Sequence[Mapping[str, Any]], task: Task, 
         f"[ids]\n{ids}"
     )
     write_atomic(folder / "labels.toml", text.encode())
-    return folder
+    shutil.rmtree(final, ignore_errors=True)
+    folder.replace(final)
+    return final
 
 
 def meaning_of(task: Task, extent: str) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hodata.errors import ShardError
 from hodata.shards.reader import SampleReader, ShardIndex
 from hotrain.annotate.inputs import Frame
-from hotrain.annotate.video import VideoReader
+from hotrain.annotate.video import VideoReader, of_finished
 from hotrain.decode import decode_rgb, read_rgb
 from hotrain.errors import FrameError
 
@@ -27,7 +27,9 @@ def frame_pixels(frames: Sequence[Frame], exif: str) -> Iterator[NDArray[np.uint
     for frame in frames:
         try:
             if frame.is_video:
-                yield next(videos.setdefault(frame.path, VideoReader(frame.path, exif)).read([frame.number]))
+                yield next(
+                    videos.setdefault(frame.path, VideoReader(frame.path, of_finished(exif))).read([frame.number])
+                )
             elif is_shard(frame) and reader is not None:
                 yield decode_rgb(reader.image(rows[frame.stem]), "stored")
             else:

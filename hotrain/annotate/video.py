@@ -40,6 +40,12 @@ def frame_rate(path: Path) -> Fraction:
         return Fraction(_stream(container).average_rate or 25)
 
 
+def of_finished(exif: str) -> str:
+    """How to read the frames of a video again that were annotated with `exif`: where it refuses turned videos, this one
+    was not turned, or was read by an earlier version, which never turned any."""
+    return "stored" if exif == "refuse" else exif
+
+
 class VideoReader:
     """Decodes a video from front to back. Not thread-safe.
 
@@ -134,6 +140,8 @@ def _av(path: Path) -> Any:
         import av
     except ModuleNotFoundError as error:
         raise AnnotateError(f"{path}: {_INSTALL}") from error
+    if not hasattr(av.VideoFrame, "rotation"):
+        raise AnnotateError(f"{path}: PyAV {av.__version__} does not tell turned videos; pip install 'av>=14.1'")
     av.logging.set_level(av.logging.PANIC)
     return av
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hodata.errors import HodataError
-from hotrain.errors import TrainingError
+from hotrain.errors import LOADING_DIED, TrainingError
 from hotrain.loading.damage import Damaged
 from hotrain.loading.data import Batch, CropData, Facts, batch_of
 
@@ -146,10 +146,7 @@ class Batches:
             failed = "".join(traceback.format_exception(error)).rstrip()
             traceback.clear_frames(error.__traceback__)  # of those some hold the error, which holds them
         self.close()
-        raise TrainingError(
-            "a loading process failed; if it was killed, memory is short: lower --workers, --batch-size or --crop\n"
-            + failed
-        )
+        raise TrainingError(f"a loading process failed; {LOADING_DIED}\n{failed}")
 
     def take_damaged(self) -> list[Damaged]:
         """The samples that could not be read, of the batches since the last call."""

@@ -64,6 +64,12 @@ def test_everything_a_meta_may_hold_comes_through(protocol: int) -> None:
         assert same(found[key], value), key
 
 
+@pytest.mark.parametrize("protocol", range(4, pickle.HIGHEST_PROTOCOL + 1))  # the first with a code for frozen sets
+def test_sets_and_dicts_come_through_among_others(protocol: int) -> None:
+    value = ("x", frozenset({1, "a"}), {2}, {"a": frozenset({(1, 2)}), "b": {"c": 1}}, OrderedDict(d=2), "y", "z")
+    assert load_pickle(pickle.dumps(value, protocol), "meta.pkl") == value
+
+
 def test_arrays_are_writable_copies() -> None:
     found = load_pickle(pickle.dumps(np.arange(4.0)), "meta.pkl")
     found[0] = 5

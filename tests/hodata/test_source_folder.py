@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from test_images import png
 
 from hodata.errors import HodataError, SampleError, SourceError
 from hodata.labels import MEANINGS, Label
@@ -225,6 +226,26 @@ def test_a_threshold_is_of_colours_not_of_a_palette_s_ids(tmp_path: Path) -> Non
     source = Folder(tmp_path)
     found = source.load(source.scan().records[0]).mask
     np.testing.assert_array_equal(found > 0, drawn == 0)
+
+
+def test_a_threshold_is_of_gray_values_whatever_their_bits(tmp_path: Path) -> None:
+    values = LABELS.partition("[ids]")[0] + '[ids]\n0 = "background"\n255 = "hand"\n'
+    make(tmp_path, ("r1_1",), "threshold = 128\n" + values)
+    drawn = np.zeros(IDS.shape, np.int64)
+    drawn[:5, :7], drawn[5:9, :7] = 15, 6  # of 0..15
+    next((tmp_path / "masks").iterdir()).write_bytes(png(drawn, 4, 0))
+    source = Folder(tmp_path)
+    np.testing.assert_array_equal(source.load(source.scan().records[0]).mask > 0, drawn == 15)
+
+
+def test_a_link_takes_nobody_s_name(tmp_path: Path) -> None:
+    labels = LABELS.replace("^", "")
+    make(tmp_path, ("run2/r1_1", "run3/r2_1"), labels)
+    (tmp_path / "images" / "0").symlink_to(tmp_path / "images" / "run2")
+    (tmp_path / "masks" / "latest").symlink_to(tmp_path / "masks" / "run3")
+    scan = Folder(tmp_path).scan()
+    assert [record.image for record in scan.records] == ["images/run2/r1_1.jpg", "images/run3/r2_1.jpg"]
+    assert not scan.left_out
 
 
 def test_folders_behind_links_are_read_and_closed_ones_are_told(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -72,20 +73,30 @@ def test_official_test_recordings_stay_and_their_training_frames_are_left_out() 
     assert "also in the official test set" in plan.left_out[0].why
 
 
+OWN = SplitRules({"train": "train", "val": "val", "test": "test"}, frozenset({"test"}), frozenset({"val"}))
+
+
 @pytest.mark.parametrize("test", ["test", ""])
 def test_validation_of_one_s_own_stays_what_it_is(test: str) -> None:
     """And where nobody said what tests, it is drawn of what trains."""
-    rules = SplitRules({"train": "train", "val": "val", "test": "test"}, frozenset({"test"}), frozenset({"val"}))
     sizes = {f"t{number}": 5 for number in range(20)}
-    own = records(sizes, "train") + records({"v1": 4, "v2": 4, "t0": 2}, "val")
-    plan = assign_splits(own + (records({"x": 9}, test) if test else []), rules, "clean")
+    own = records(sizes, "train") + records({"v1": 4, "v2": 4}, "val")
+    plan = assign_splits(own + (records({"x": 9}, test) if test else []), OWN, "clean")
     split = {group: entry["split"] for group, entry in plan.groups.items()}
-    assert {group for group, found in split.items() if found == "val"} == {"v1", "v2", "t0"}
+    assert {group for group, found in split.items() if found == "val"} == {"v1", "v2"}
     tests = {group for group, found in split.items() if found == "test"}
-    assert tests == {"x"} if test else tests and tests <= set(sizes) - {"t0"}
-    assert [item.what for item in plan.left_out] == ["t0 (train: 5 samples)"]
-    assert "also in the official val set" in plan.left_out[0].why
-    assert plan.groups["t0"]["samples"] == 2
+    assert tests == {"x"} if test else tests and tests <= set(sizes)
+    assert not plan.left_out and not plan.notes
+
+
+def test_validation_frames_drawn_from_every_recording_cost_no_training() -> None:
+    """As annotation tools split: of each video some frames. Then recordings are drawn, and it is said."""
+    sizes = {f"t{number}": 9 for number in range(10)}
+    frames = records(sizes, "train") + records(dict.fromkeys(sizes, 1), "val")
+    plan = assign_splits(frames, OWN, "clean")
+    counts = Counter(str(entry["split"]) for entry in plan.groups.values())
+    assert counts["train"] >= 7 and counts["val"] and counts["test"] and not plan.left_out
+    assert plan.notes == ["10 samples of the official validation set do not validate: their 10 recordings also train"]
 
 
 def test_redrawing_adds_in_domain_test_groups() -> None:

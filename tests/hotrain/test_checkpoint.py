@@ -88,6 +88,24 @@ def test_a_disk_that_is_full_is_told_and_nothing_is_left(tmp_path: Path) -> None
     assert checkpoint.last_position(tmp_path) is None
 
 
+def test_an_error_of_the_gpu_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr("torch.save", broken)
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        write(tmp_path, 10)
+    assert checkpoint.last_position(tmp_path) is None
+
+
+@pytest.mark.parametrize("content", ["", "null", "[]"])
+def test_a_best_that_is_none_is_told(tmp_path: Path, content: str) -> None:
+    write(tmp_path, 10)
+    (tmp_path / "best.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"best\.json: .*delete"):
+        checkpoint.best_score(tmp_path)
+
+
 def test_what_killed_runs_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / ".0000000007.partial").mkdir(parents=True)
     write(tmp_path, 20)

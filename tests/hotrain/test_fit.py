@@ -182,6 +182,46 @@ def test_scores_of_other_samples_or_extents_are_not_compared(mixed: ShardIndex, 
     assert checkpoint.find(run).position > int(name.name)
 
 
+def test_an_unreadable_best_is_told_before_an_epoch_is_spent(mixed: ShardIndex, tmp_path: Path) -> None:
+    fit(config(mixed, tmp_path / "run", epochs=1))
+    (tmp_path / "run/best.json").write_text("")
+    with pytest.raises(CheckpointError, match=r"best\.json"):
+        fit(config(mixed, tmp_path / "run", epochs=2), resume=True)
+    assert checkpoint.last_position(tmp_path / "run") == 8
+
+
+def test_rows_that_are_numbered_in_another_way_are_refused(
+    mixed: ShardIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same samples in another order: every position would name another one."""
+    run = tmp_path / "run"
+    fit(config(mixed, run, epochs=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardIndex, "row_order", lambda self, rows: "0" * 64)
+        with pytest.raises(CheckpointError, match="row_order"):
+            fit(config(mixed, run, epochs=2), resume=True)
+    fit(config(mixed, run, epochs=2), resume=True)
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_75_is_given_where_something_can_be_gone_on_with(
+    mixed: ShardIndex, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: bool
+) -> None:
+    """Several processes that a signal ended."""
+    run = tmp_path / "run"
+    if saved:
+        shutil.copytree(finished, run)
+
+    def launch(*_: Any) -> None:
+        raise SystemExit(75)
+
+    monkeypatch.setattr("hotrain.distributed.launch", launch)
+    given = ["fit", "--shards", str(mixed.shards[0].parent), "--out", str(run), *(["--resume"] if saved else [])]
+    result = CliRunner().invoke(cli, given)
+    assert result.exit_code == (75 if saved else 1)
+    assert ("--resume" if saved else "before anything was saved") in result.stderr
+
+
 def test_a_folder_without_a_checkpoint_is_no_run(mixed: ShardIndex, tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints" / ".0000000004.partial").mkdir(parents=True)
     fit(config(mixed, tmp_path / "run", epochs=1))

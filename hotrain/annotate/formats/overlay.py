@@ -15,7 +15,7 @@ from hodata.report.draw import overlay
 from hotrain.annotate.files import replaced_when_complete
 from hotrain.annotate.formats.base import Answer, Finished, Format
 from hotrain.annotate.rle import decode
-from hotrain.annotate.video import VideoReader, frame_rate, write_video
+from hotrain.annotate.video import VideoReader, frame_rate, of_finished, write_video
 from hotrain.errors import FrameError
 
 _QUALITY = 90
@@ -49,7 +49,7 @@ class Overlay(Format):
                 write_video(partial, self._pictures(path, shown), frame_rate(path) / step)
 
     def _pictures(self, path: Path, shown: Sequence[Finished]) -> Iterator[NDArray[np.uint8]]:
-        reader = VideoReader(path, self.options.exif)
+        reader = VideoReader(path, of_finished(self.options.exif))
         for done, image in zip(shown, reader.read([done.frame.number for done in shown]), strict=True):
             if isinstance(image, FrameError):
                 continue

@@ -13,8 +13,10 @@ import pytest
 from drawn import ColorNetwork
 from PIL import Image
 
+from hotrain.annotate.apply import apply_review
 from hotrain.annotate.inputs import find_frames
 from hotrain.annotate.pipeline import AnnotateConfig, annotate
+from hotrain.annotate.review import Reviewed, write_page
 from hotrain.annotate.video import VideoReader, count_frames, frame_rate, write_video
 from hotrain.errors import AnnotateError, FrameError
 
@@ -103,6 +105,29 @@ def test_masks_and_overlay_of_a_turned_video_fit_its_frames(tmp_path: Path, exif
         assert mask.size == size
     capture = cv2.VideoCapture(str(out / "overlay/clip.mp4"))
     assert (capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) == size
+
+
+def test_a_turned_video_that_an_earlier_version_annotated_can_be_reviewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It read every video as stored, and noted `refuse`."""
+    path, out = turned(tmp_path / "clip.mp4", 90), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoReader, "_upright", lambda self, frame: frame.to_ndarray(format="rgb24"))
+        annotate(ColorNetwork(), find_frames([str(path)]), out, AnnotateConfig())
+    assert '"frames": [{' in write_page(out).read_text()
+    accepted = Reviewed("colors-48", {"clip/000000": "accept"})
+    assert apply_review(out, accepted, None).accepted == 1
+    with Image.open(next((out / "accepted/images").rglob("*.png"))) as picture:
+        assert picture.size == (64, 48)
+
+
+def test_an_old_pyav_is_named(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import av
+
+    monkeypatch.delattr(av.VideoFrame, "rotation", raising=True)
+    with pytest.raises(AnnotateError, match=r"pip install 'av>=14\.1'"):
+        count_frames(video)
 
 
 def test_frames_that_a_trimmed_video_hides_are_none(video: Path) -> None:

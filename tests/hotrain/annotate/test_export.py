@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,18 @@ def test_the_gpu_that_was_asked_for(
         OnnxNetwork(exported[1], device)
     gpu = [] if asked is None else [("CUDAExecutionProvider", {"device_id": asked})]
     assert given == [*gpu, "CPUExecutionProvider"]
+
+
+def test_answers_that_are_no_numbers_are_told(exported: tuple[Path, Path]) -> None:
+    network = OnnxNetwork(exported[1], "cpu")
+    network._session = SimpleNamespace(run=lambda *_: [np.full((1, 4, 8, 8), np.nan, np.float32)])
+    with pytest.raises(CheckpointError, match="not finite"):
+        network.logits([np.zeros((8, 8, 3), np.uint8)])
+    predictor = load_predictor(checkpoint.find(exported[0]), torch.device("cpu"))
+    with torch.no_grad():
+        next(predictor._model.parameters()).fill_(torch.nan)
+    with pytest.raises(CheckpointError, match="not finite"):
+        predictor.classes([np.zeros((64, 64, 3), np.uint8)], (64, 64))
 
 
 @pytest.mark.parametrize("size", [(96, 96), (129, 97), (400, 300), (33, 500)])

@@ -86,6 +86,22 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
     assert not (out / ".annotate.lock").exists()
 
 
+def test_where_no_open_file_can_be_removed_it_ends_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows, which has no `fcntl` either."""
+    remove = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.name == ".annotate.lock":
+            raise PermissionError(13, "in use")
+        remove(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    assert run(write_frames(tmp_path / "in", 2), tmp_path / "out").frames == 2
+
+
 def test_an_image_that_no_memory_holds_is_one_broken_frame(tmp_path: Path) -> None:
     root = write_frames(tmp_path / "in", 2)
     write_image(root / "line.png", np.full((1, 4000, 3), 90, np.uint8))

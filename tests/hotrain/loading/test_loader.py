@@ -62,7 +62,7 @@ def test_workers_leave_signals_to_the_run_and_use_one_thread(mixed: ShardIndex) 
 
 
 _DIES = """
-import os, signal, sys
+import os, signal, sys, time
 from contextlib import closing
 import numpy as np
 from drawn_shards import crop_data
@@ -82,25 +82,31 @@ def run():
     data.__class__ = Dies
     with closing(iter(Loader(data, start=0, stop=48, batch=4, micro=4, workers=2))) as batches:
         for _ in batches:
-            pass
+            time.sleep({work})
 
 main(run)
 """
 
 
 @pytest.mark.parametrize(
-    ("death", "words"),
-    [("os.kill(os.getpid(), signal.SIGKILL)", "Killed"), ("raise MemoryError", "MemoryError")],
+    ("death", "words", "work"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "Killed", 0),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "Killed", 1),  # then torch's signal handler says so amid the work
+        ("raise MemoryError", "MemoryError", 0),
+    ],
 )
-def test_a_loading_process_that_dies_ends_the_run(mixed: ShardIndex, death: str, words: str) -> None:
+def test_a_loading_process_that_dies_ends_the_run(mixed: ShardIndex, death: str, words: str, work: int) -> None:
     """The others ignore SIGTERM, which is all that Python's exit sends them before it waits for them."""
     paths = os.pathsep.join(path for path in sys.path if path)
+    program = _DIES.replace("{death}", death).replace("{work}", str(work))
     done = subprocess.run(
-        [sys.executable, "-c", _DIES.replace("{death}", death), str(mixed.shards[0].parent)],
+        [sys.executable, "-c", program, str(mixed.shards[0].parent)],
         capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "PYTHONPATH": paths},
     )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr.startswith("error: a loading process failed") and words in done.stderr, done.stderr
+    assert done.stderr.startswith("error: ") and words in done.stderr, done.stderr
+    assert "memory is short" in done.stderr
 
 
 @pytest.mark.parametrize("workers", [0, 1])
