@@ -132,9 +132,7 @@ def _write(graph: nn.Module, path: Path, facts: dict[str, Any]) -> None:
         import onnxruntime  # noqa: F401 - the check needs it
         import onnxscript  # noqa: F401 - torch's exporter needs it and says so less clearly
     except ModuleNotFoundError as error:
-        raise ExportError(
-            f"export needs {error.name}: pip install onnx onnxscript onnxruntime (or 'hodata[onnx]')"
-        ) from error
+        raise ExportError(f"export needs {error.name}: pip install onnx onnxscript onnxruntime") from error
     batch, height, width = (torch.export.Dim(name) for name in ("batch", "height", "width"))
     example = torch.zeros(2, 96, 128, 3, dtype=torch.uint8)
     try:

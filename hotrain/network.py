@@ -53,8 +53,8 @@ class TorchNetwork:
             from hotrain.distributed import chosen_device
         except ModuleNotFoundError as error:
             raise CheckpointError(
-                f"{path}: a run needs torch: pip install 'hodata[train]'; without it, annotate with the .onnx file "
-                "that `hotrain export` writes"
+                f"{path}: a run needs torch: pip install torch torchvision safetensors; without it, annotate with the "
+                ".onnx file that `hotrain export` writes"
             ) from error
         from hotrain.checkpoint import find
         from hotrain.predict import load_predictor

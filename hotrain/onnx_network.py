@@ -34,7 +34,7 @@ class OnnxNetwork:
         try:
             import onnxruntime
         except ModuleNotFoundError as error:
-            raise CheckpointError(f"{path}: needs onnxruntime: pip install onnxruntime (or 'hodata[onnx]')") from error
+            raise CheckpointError(f"{path}: needs onnxruntime: pip install onnxruntime") from error
         if not DEVICES.fullmatch(device):
             raise CheckpointError(f"--device {device}: {NO_DEVICE}")
         self.identity = file_sha256(path)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hotrain.errors import AnnotateError, FrameError
 
-_INSTALL = "videos need PyAV: pip install av (or 'hodata[annotate]')"
+_INSTALL = "videos need PyAV: pip install 'av>=14.1'"
 
 
 def count_frames(path: Path) -> int:

@@ -176,5 +176,5 @@ def test_a_text_file_named_mp4_is_one_broken_frame(tmp_path: Path) -> None:
 
 def test_without_pyav_the_error_says_what_to_install(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(AnnotateError, match="pip install av"):
+    with pytest.raises(AnnotateError, match="pip install 'av>="):
         find_frames([str(video)])
