@@ -22,13 +22,13 @@ MEANINGS = (
     "hand-object-arm",
 )
 
-_where = click.option(
+where_option = click.option(
     "--where",
     default="",
     metavar="EXPRESSION",
     help="Only samples for which this holds: \"source = 'ho3d_v3' and held\".",
 )
-_exclude = click.option(
+exclude_option = click.option(
     "--exclude",
     multiple=True,
     type=click.Path(path_type=Path, dir_okay=False),
@@ -38,8 +38,8 @@ _exclude = click.option(
 
 @click.command()
 @click.argument("shards", nargs=-1, required=True)
-@_where
-@_exclude
+@where_option
+@exclude_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Write a contact sheet (PNG).")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a self-contained page.")
@@ -109,8 +109,8 @@ def inspect(
 @click.command()
 @click.argument("shards", nargs=-1, required=True)
 @click.option("--full", is_flag=True, help="Every byte, every image decoded, every label id.")
-@_where
-@_exclude
+@where_option
+@exclude_option
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes.  [default: processors]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def verify(

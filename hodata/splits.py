@@ -50,8 +50,8 @@ def assign_splits(records: Sequence[Record], rules: SplitRules, policy: str) -> 
         records: any order.
         rules: the dataset's own subsets.
         policy: `clean` keeps official test recordings and removes what leaks into them, and keeps validation
-            recordings where `rules` name them; `official` is the published
-            protocol, leaks and all; `group` ignores official splits and draws everything.
+            recordings where `rules` name them; `official` is the published protocol, leaks and all; `group` ignores
+            official splits and draws everything.
 
     Raises:
         SourceError: unknown policy, or a subset that the rules do not know.

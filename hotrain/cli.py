@@ -12,17 +12,15 @@ from typing import Any
 
 import click
 
-from hodata.errors import HodataError
+from hodata.cli_shards import exclude_option, where_option
 from hodata.labels import EXTENTS, TASKS
 from hotrain.annotate.cli import annotate, export, review
 from hotrain.cli_eval import (
     calibrate,
     compare,
     evaluate,
-    exclude_option,
     max_corrupt_option,
     on_corrupt_option,
-    where_option,
 )
 from hotrain.config import OPEN_LABELS, PRECISIONS
 from hotrain.errors import EXIT_INTERRUPTED, EXIT_SKIPPED, Interrupted, in_words
@@ -315,15 +313,12 @@ def main(run: Callable[..., Any] = cli) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         run()
-    except HodataError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
     except Exception as error:
         words = in_words(error)
-        if not words:
+        if words is None:
             raise
         click.echo(f"error: {words}", err=True)
-        sys.exit(1)
+        sys.exit(getattr(error, "exit_code", 1))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hodata.cli_shards import exclude_option, where_option
 from hodata.labels import EXTENTS, TASKS
 from hotrain.config import ON_CORRUPT
 from hotrain.errors import EXIT_SKIPPED
@@ -28,18 +29,6 @@ if TYPE_CHECKING:
 
 _shards = click.option(
     "--shards", multiple=True, required=True, metavar="SHARD|DIR|GLOB", help="May be repeated; quote a glob."
-)
-where_option = click.option(
-    "--where",
-    default="",
-    metavar="EXPRESSION",
-    help="Only samples for which this holds: \"source = 'ho3d_v3' and held\".",
-)
-exclude_option = click.option(
-    "--exclude",
-    multiple=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="A text file of keys to leave out, one a line; may be repeated.",
 )
 on_corrupt_option = click.option(
     "--on-corrupt",

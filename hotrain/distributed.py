@@ -14,7 +14,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from hodata.errors import HodataError
 from hotrain.config import DEVICES, NO_DEVICE
 from hotrain.errors import EXIT_INTERRUPTED, Interrupted, TrainingError, in_words
 
@@ -172,16 +171,9 @@ def _in_child(work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         work(*arguments)
     except Interrupted:
         raise SystemExit(EXIT_INTERRUPTED) from None
-    except HodataError as error:
-        _say(str(error))
-        raise SystemExit(error.exit_code) from None
     except Exception as error:
         words = in_words(error)
-        if not words:
+        if words is None:
             raise
-        _say(words)
-        raise SystemExit(1) from None
-
-
-def _say(what: str) -> None:
-    print(f"error (rank {os.environ.get('RANK')}): {what}", file=sys.stderr, flush=True)
+        print(f"error (rank {os.environ.get('RANK')}): {words}", file=sys.stderr, flush=True)
+        raise SystemExit(getattr(error, "exit_code", 1)) from None

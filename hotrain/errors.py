@@ -21,12 +21,6 @@ class WeightsError(HodataError):
     """Pretrained weights are missing or do not fit the model."""
 
 
-NOT_FINITE = (
-    "the network answers with numbers that are not finite: its training went astray, or its weights are damaged; use "
-    "an earlier checkpoint, or train again with a lower --lr"
-)
-
-
 class TrainingError(HodataError):
     """A run cannot start as configured, or cannot go on."""
 
@@ -47,18 +41,23 @@ class ExportError(HodataError):
     """A model cannot be exported, or the exported one answers differently."""
 
 
+NOT_FINITE = (
+    "the network answers with numbers that are not finite: its training went astray, or its weights are damaged; use "
+    "an earlier checkpoint, or train again with a lower --lr"
+)
 LOADING_DIED = "if it was killed, memory is short: lower --workers, --batch-size or --crop"
 
 
-def in_words(error: Exception) -> str:
-    """What to do about errors of torch that people can cure: a GPU's memory is full, a loading process was killed.
-
-    Empty for any other one. Needs no torch.
+def in_words(error: Exception) -> str | None:
+    """What to tell people of an error that they can cure: ours, and two of torch's (a GPU's memory is full, a loading
+    process was killed); None of any other one, which keeps its traceback. Needs no torch.
     """
+    if isinstance(error, HodataError):
+        return str(error)
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
         return f"{error} ({LOADING_DIED})"
     if type(error).__name__ != "OutOfMemoryError":
-        return ""
+        return None
     said = ". ".join(str(error).split(". ")[:2])  # what follows is advice on torch's allocator
     return (
         f"{said}. In fit raise --accumulation (the same step in smaller passes; --resume may have another one), or "

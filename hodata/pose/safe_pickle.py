@@ -317,7 +317,7 @@ class _Resolver:
 
     def _made(self, item: Any) -> Any:
         if isinstance(item, dict):
-            made = {self._key(key): self.value(entry) for key, entry in item.items()}
+            made = {_hashable(key): self.value(entry) for key, entry in item.items()}
             self._count(item, item.values())
             return made
         if isinstance(item, list | tuple):
@@ -325,7 +325,7 @@ class _Resolver:
             self._count(item, item)
             return entries
         if isinstance(item, set | frozenset):
-            return {self._key(entry) for entry in item}
+            return {_hashable(entry) for entry in item}
         if isinstance(item, _Dtype):
             return item.value()
         if isinstance(item, _Array):
@@ -348,9 +348,6 @@ class _Resolver:
         self._parts[id(item)] = parts = len(entries) + sum(self._parts.get(id(entry), 0) for entry in entries)
         if parts > self._room:
             raise _Refused("holds the same lists too often")
-
-    def _key(self, key: Any) -> Any:
-        return _hashable(key)
 
     def _array(self, raw: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any]:
         kind = self.value(dtype)

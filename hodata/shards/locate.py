@@ -33,18 +33,14 @@ def find_shards(patterns: Sequence[str | Path]) -> list[Path]:
     for pattern in map(str, patterns):
         path = Path(pattern)
         if path.is_dir():
-            matches = list(path.glob("*.tar")) or list(path.rglob("*.tar"))
+            # Not what macOS leaves beside each file on other systems' disks: `._x.tar`.
+            matches = list(path.glob("[!.]*.tar")) or list(path.rglob("[!.]*.tar"))
         elif has_magic(pattern) and not path.exists():
             # Path.glob raises on patterns that are merely unusual (`**.tar`).
             matches = [Path(match) for match in glob(pattern, recursive=True)]  # noqa: PTH207
         else:
             matches = [path.with_suffix(".tar") if path.suffix in ("", ".index") else path]
-        hidden = path.is_dir()  # of a folder, what macOS leaves beside each file on other systems' disks: `._x.tar`
-        matches = [
-            match
-            for match in matches
-            if match.suffix == ".tar" and match.is_file() and not (hidden and match.name.startswith("."))
-        ]
+        matches = [match for match in matches if match.suffix == ".tar" and match.is_file()]
         if not matches:
             raise ShardError(
                 f"{pattern}: no .tar shard found (looked in {Path.cwd() if not path.is_absolute() else path.parent}); "

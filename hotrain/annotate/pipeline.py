@@ -18,7 +18,6 @@ from hotrain.annotate.files import only_here, write_atomic
 from hotrain.annotate.flip import flip_average
 from hotrain.annotate.formats import Answer, Format, Options, create_formats
 from hotrain.annotate.formats.base import Finished
-from hotrain.annotate.formats.binary import Binary
 from hotrain.annotate.inputs import Frame, Inputs
 from hotrain.annotate.loading import Broken, Loaded, Loading, thread_count
 from hotrain.annotate.refine import Patch, hand_classes, paste, patches_of
@@ -334,16 +333,12 @@ def _kinds_rle(rle: Mapping[str, Any] | None, task: Task) -> dict[str, Any] | No
 
 def _refuse_equal_files(inputs: Inputs, formats: Sequence[Format]) -> None:
     """Formats that name files by camera and stem alone cannot tell every two frames apart."""
-    if not any(form.by_camera for form in formats):
-        return
     seen: dict[tuple[str, ...], str] = {}
     for frame in inputs.frames:
-        places: list[tuple[str, ...]] = [(frame.sequence, frame.camera or "0", frame.stem)]
-        if any(form.name == Binary.name for form in formats):  # where a/rgb/b and a/b/rgb are one folder
-            places.append((Binary.folder(frame), frame.stem))
-        other = next((name for place in places if (name := seen.setdefault(place, frame.name)) != frame.name), None)
-        if other is not None:
-            raise AnnotateError(
-                f"{other} and {frame.name} have one sequence, camera and stem, which is all that the formats honnotate "
-                "and binary keep; annotate them into two --out folders, or with --format png"
-            )
+        for place in (place for form in formats for place in form.places(frame)):
+            other = seen.setdefault(place, frame.name)
+            if other != frame.name:
+                raise AnnotateError(
+                    f"{other} and {frame.name} have one sequence, camera and stem, which is all that the formats "
+                    "honnotate and binary keep; annotate them into two --out folders, or with --format png"
+                )

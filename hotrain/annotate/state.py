@@ -161,14 +161,11 @@ class State:
         return self._folder / "batches" / f"{batch.number:06d}.json"
 
 
-def put_verdicts_aside(out: Path) -> Path | None:
-    """Rename OUT/review.json, whose verdicts are of masks that are no more; returns its new name, if there was one."""
+def put_verdicts_aside(out: Path) -> None:
+    """Rename OUT/review.json, if there is one: its verdicts are of masks that are no more."""
     path = out / VERDICTS
-    if not path.is_file():
-        return None
-    aside = out / f"review-before-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.json"
-    path.replace(aside)
-    return aside
+    if path.is_file():
+        path.replace(out / f"review-before-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.json")
 
 
 def read_applied(out: Path) -> dict[str, Any]:

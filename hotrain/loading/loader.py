@@ -137,7 +137,6 @@ class Batches:
         The error itself would keep torch's iterator alive by its frames, and with it the other workers, which Python's
         exit then waits for without end.
         """
-        failed = ""
         try:
             return next(self._items)
         except StopIteration:

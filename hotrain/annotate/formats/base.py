@@ -85,6 +85,10 @@ class Format(ABC):
     def __init__(self, task: Task, options: Options) -> None:
         self.task, self.options = task, options
 
+    def places(self, frame: Frame) -> list[tuple[str, ...]]:
+        """What no other frame may have in common with this one, whose files would be the same then."""
+        return [(frame.sequence, frame.camera or "0", frame.stem)] if self.by_camera else []
+
     def files(self, answer: Answer) -> Iterator[tuple[str, bytes]]:
         """Path below the output folder and content of each file of a frame."""
         return iter(())

@@ -20,10 +20,14 @@ class Binary(Format):
 
     def files(self, answer: Answer) -> Iterator[tuple[str, bytes]]:
         for kind, mask in answer.masks.items():
-            name = f"{self.folder(answer.frame)}/{kind}/{answer.frame.stem}.png"
+            name = f"{_folder(answer.frame)}/{kind}/{answer.frame.stem}.png"
             yield name, encode_mask(mask * np.uint8(255))
 
-    @staticmethod
-    def folder(frame: Frame) -> str:
-        """Where the masks of a frame's camera lie."""
-        return "/".join(part for part in ("binary", frame.sequence, frame.camera) if part)
+    def places(self, frame: Frame) -> list[tuple[str, ...]]:
+        """Those of every such format, and its own, where a/rgb/b and a/b/rgb are one folder."""
+        return [*super().places(frame), (_folder(frame), frame.stem)]
+
+
+def _folder(frame: Frame) -> str:
+    """Where the masks of a frame's camera lie."""
+    return "/".join(part for part in ("binary", frame.sequence, frame.camera) if part)
