@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hodata.errors import SampleError, SourceError
+from hodata.folders import files_below
 from hodata.labels import Meaning
 from hodata.sample import Record, Sample, mask_instances, sample_key
 from hodata.sources.base import Detection, LeftOut, Scan, Source, SplitRules
 from hodata.sources.images import read_image, read_mask, require_size
 from hodata.sources.labels_toml import FILE, LabelsFile, read_labels
 from hodata.sources.masks import map_values, single_channel
-from hodata.sources.pairs import IMAGE_SUFFIXES, Pair, files_below, frame_number, keep_one_kind, pair_by_stem
+from hodata.sources.pairs import IMAGE_SUFFIXES, Pair, frame_number, keep_one_kind, pair_by_stem
 
 IMAGES, MASKS = "images", "masks"
 _MASK_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")

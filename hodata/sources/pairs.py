@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hodata.errors import SourceError
 from hodata.sources.base import LeftOut
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -85,36 +83,6 @@ def frame_number(stem: str) -> int:
     """The digits at the end of a stem as a number; 0 where there are none."""
     match = _FRAME.search(stem)
     return int(match[1]) if match else 0
-
-
-def files_below(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Files in `folder` and its subfolders with one of the suffixes, sorted; hidden files and folders are skipped.
-
-    Links to folders are followed, each folder is listed once.
-
-    Raises:
-        SourceError: a subfolder cannot be read.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise SourceError(f"{error.filename}: cannot be read ({error.strerror}); what lies in it would be missing")
-
-    found: list[Path] = []
-    seen: set[Path] = set()
-    links = [folder] if folder.is_dir() else []
-    while links:  # a folder is known by its own name, and by a link's only where it lies elsewhere
-        top = links.pop(0)
-        for here, folders, files in os.walk(top, onerror=refuse):
-            place = Path(here).resolve()
-            if place in seen:
-                folders.clear()
-                continue
-            seen.add(place)
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            links += [Path(here) / name for name in folders if (Path(here) / name).is_symlink()]
-            paths = (Path(here) / name for name in files if not name.startswith("."))
-            found += [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
-    return sorted(found)
 
 
 def _by_stem(root: Path, folder: Path, files: Iterable[Path], left_out: list[LeftOut]) -> dict[str, str]:

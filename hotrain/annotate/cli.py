@@ -190,7 +190,7 @@ def review(folder: Path, limit: int, port: int, no_serve: bool) -> None:
     from hotrain.annotate.review import write_page
     from hotrain.annotate.serve import ReviewServer
 
-    page = write_page(folder, limit)
+    page = write_page(folder, limit, lambda text: click.echo(text, err=True))
     if no_serve:
         click.echo(page)
         return

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from hodata.errors import SourceError
+from hodata.folders import files_below
 from hotrain.decode import IMAGE_SUFFIXES
 from hotrain.errors import AnnotateError, FrameError
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from hodata.shards.reader import ShardIndex
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+_SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES, ".tar")
 _HO3D_SPLITS = ("train", "evaluation")
 
 
@@ -132,19 +135,18 @@ def _of_folder(folder: Path, prefix: str, every: int, out: Path | None) -> tuple
         roots, layout = [folder], "sequences with a folder rgb"
     else:
         _refuse_own_output(folder, out)
-        files = [path for path in _walk(folder, out) if _wanted(path) and path.suffix.lower() != ".tar"]
+        files = _files_below(folder, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES), out)
         if not files:
-            known = ", ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES, ".tar"))
-            tars = any(path.suffix.lower() == ".tar" for path in _walk(folder, out))
-            hint = f"; for shards give '{folder}/*.tar'" if tars else f" (looked for {known})"
+            tars = _files_below(folder, (".tar",), out)
+            hint = f"; for shards give '{folder}/*.tar'" if tars else f" (looked for {', '.join(_SUFFIXES)})"
             raise AnnotateError(f"{folder}: holds no image or video{hint}")
         return _of_files([(path, prefix / path.relative_to(folder)) for path in files], every), ""
-    pictures = [path for root in roots if root.is_dir() for path in _walk(root, out) if _is_rgb(path, folder)]
+    pictures = [path for root in roots for path in _files_below(root, IMAGE_SUFFIXES, out) if _is_rgb(path, folder)]
     return _of_files([(path, prefix / path.relative_to(folder)) for path in pictures], every), layout
 
 
 def _is_rgb(path: Path, folder: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and "rgb" in path.relative_to(folder).parts[:-1]
+    return "rgb" in path.relative_to(folder).parts[:-1]
 
 
 def _some(folder: Path, pattern: str) -> bool:
@@ -203,22 +205,17 @@ def _of_shards(index: ShardIndex) -> list[Frame]:
     return frames
 
 
-def _walk(folder: Path, out: Path | None) -> Iterator[Path]:
-    """Files below a folder, links followed once each; hidden ones and what lies below `out` are skipped."""
-    barred = out.resolve() if out is not None else None
-    seen: set[Path] = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
-        place = Path(here).resolve()
-        if place in seen or (place == barred and Path(here) != folder):
-            folders.clear()
-            continue
-        seen.add(place)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(here) / name for name in sorted(files) if not name.startswith("."))
+def _files_below(folder: Path, suffixes: tuple[str, ...], out: Path | None) -> list[Path]:
+    """Its files, without those below `out`; but a tree's masks may go into the tree itself, beside its folders rgb."""
+    inside = out is not None and out.resolve() != folder.resolve()
+    try:
+        return files_below(folder, suffixes, without=out if inside else None)
+    except SourceError as error:
+        raise AnnotateError(str(error)) from error
 
 
 def _wanted(path: Path) -> bool:
-    return path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES, ".tar") and not path.name.startswith(".")
+    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
 
 
 def _distinct(frames: Iterable[Frame]) -> list[Frame]:

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -46,12 +46,13 @@ class Reviewed:
     frames: Mapping[str, str]
 
 
-def write_page(out: Path, limit: int = 300) -> Path:
+def write_page(out: Path, limit: int = 300, say: Callable[[str], object] = lambda _: None) -> Path:
     """Write OUT/review.html.
 
     Args:
         out: a finished annotation.
         limit: at most so many frames, those of the lowest quality first.
+        say: is told where verdicts on other masks were put, if there were any.
 
     Raises:
         AnnotateError: there is no finished annotation.
@@ -72,7 +73,7 @@ def write_page(out: Path, limit: int = 300) -> Path:
         "model": plan["model"],
         "total": len(order),
         "frames": entries,
-        "verdicts": _standing_verdicts(out, plan["model"], {row["frame"] for row in rows}),
+        "verdicts": _standing_verdicts(out, plan["model"], {row["frame"] for row in rows}, say),
     }
     write_atomic(out / PAGE, _html(data, out.resolve().name, task).encode())
     return out / PAGE
@@ -116,7 +117,7 @@ def review_text(review: Reviewed) -> bytes:
     return (json.dumps(content, indent=1) + "\n").encode()
 
 
-def _standing_verdicts(out: Path, model: str, known: Collection[str]) -> dict[str, str]:
+def _standing_verdicts(out: Path, model: str, known: Collection[str], say: Callable[[str], object]) -> dict[str, str]:
     """The verdicts in OUT/review.json that are of this model's masks. If others are among them, the file is put aside
     and written anew: the page sends all that it was given under the model that it shows."""
     path = out / VERDICTS
@@ -125,7 +126,8 @@ def _standing_verdicts(out: Path, model: str, known: Collection[str]) -> dict[st
     before = read_review(path)
     standing = {name: verdict for name, verdict in before.frames.items() if before.model == model and name in known}
     if standing != dict(before.frames):
-        put_verdicts_aside(out)
+        aside = put_verdicts_aside(out)
+        say(f"verdicts on masks that are no more: {len(before.frames) - len(standing)}, kept in {aside}")
         write_atomic(path, review_text(Reviewed(model, standing)))
     return standing
 

@@ -161,11 +161,16 @@ class State:
         return self._folder / "batches" / f"{batch.number:06d}.json"
 
 
-def put_verdicts_aside(out: Path) -> None:
-    """Rename OUT/review.json, if there is one: its verdicts are of masks that are no more."""
+def put_verdicts_aside(out: Path) -> Path | None:
+    """Rename OUT/review.json: its verdicts are of masks that are no more.
+
+    Returns:
+        where it is now; None where there was none.
+    """
     path = out / VERDICTS
-    if path.is_file():
-        path.replace(out / f"review-before-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.json")
+    if not path.is_file():
+        return None
+    return path.replace(out / f"review-before-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.json")
 
 
 def read_applied(out: Path) -> dict[str, Any]:

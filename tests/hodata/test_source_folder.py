@@ -248,6 +248,17 @@ def test_a_link_takes_nobody_s_name(tmp_path: Path) -> None:
     assert not scan.left_out
 
 
+def test_an_image_whose_link_leads_nowhere_is_damaged_not_missed(tmp_path: Path) -> None:
+    make(tmp_path, ("r1_1", "r2_1"), LABELS.replace("^", ""))
+    (tmp_path / "images" / "r1_1.jpg").unlink()
+    (tmp_path / "images" / "r1_1.jpg").symlink_to(tmp_path / "gone.jpg")
+    source = Folder(tmp_path)
+    first, second = source.scan().records
+    source.load(second)
+    with pytest.raises(SampleError, match=r"r1_1\.jpg"):
+        source.load(first)
+
+
 def test_folders_behind_links_are_read_and_closed_ones_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

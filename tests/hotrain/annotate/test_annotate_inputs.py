@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from drawn import write_frames, write_image
@@ -98,6 +100,32 @@ def test_symlinks_are_followed_once(tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "in", target_is_directory=True)
     (tmp_path / "in" / "dangling.png").symlink_to(tmp_path / "nothing.png")
     assert names(tmp_path / "in") == ["camera/0", "camera/1", "dangling"]
+
+
+def test_a_link_takes_nobody_s_name(tmp_path: Path) -> None:
+    write_frames(tmp_path / "in" / "run2", 1)
+    (tmp_path / "in" / "latest").symlink_to(tmp_path / "in" / "run2", target_is_directory=True)
+    assert names(tmp_path / "in") == ["run2/0"]
+
+
+def test_a_closed_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_frames(tmp_path / "in" / "open", 1)
+    write_frames(tmp_path / "in" / "closed", 1)
+    scandir = os.scandir
+
+    def guarded(path: Any) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(AnnotateError, match=r"in/closed: cannot be read \(Permission denied\)"):
+        names(tmp_path / "in")
+
+
+def test_a_tree_s_masks_may_lie_in_the_tree(tmp_path: Path) -> None:
+    write_frames(tmp_path / "rgb" / "cam", 1)
+    assert names(tmp_path, out=tmp_path) == ["rgb/cam/0"]
 
 
 def test_the_output_folder_is_no_input(tmp_path: Path) -> None:

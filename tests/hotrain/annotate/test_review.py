@@ -257,11 +257,15 @@ def test_verdicts_on_other_masks_are_put_aside(annotated: Path, tmp_path: Path) 
     path = annotated / "review.json"
     path.write_bytes(review_text(review_of(annotated, f00="accept", f99="accept")))
     old = path.read_bytes()
-    write_page(annotated)  # a frame that is not there any more
+    said: list[str] = []
+    write_page(annotated, say=said.append)  # a frame that is not there any more
     assert dict(read_review(path).frames) == {"seq/rgb/0/0": "accept"}
     assert [kept.read_bytes() for kept in annotated.glob("review-before-*.json")] == [old]
+    (aside,) = annotated.glob("review-before-*.json")
+    assert said == [f"verdicts on masks that are no more: 1, kept in {aside}"]
     kept = path.read_bytes()
-    write_page(annotated)
+    write_page(annotated, say=said.append)
+    assert len(said) == 1
     assert path.read_bytes() == kept and len(list(annotated.glob("review-before-*.json"))) == 1
 
     path.write_bytes(review_text(Reviewed("another", {"seq/rgb/0/0": "accept"})))
