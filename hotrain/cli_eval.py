@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -150,7 +150,7 @@ def evaluate(
 
         print_scores(found, card, by_color, split)
     if sheet is not None:
-        _write_sheet(model, index, sheet, split, sheet_samples, skip_damaged=tally is not None)
+        _write_sheet(model, index, sheet, split, sheet_samples, found.extents, skip_damaged=tally is not None)
     if html is not None:
         write_page(
             html,
@@ -374,13 +374,19 @@ def _not_scored(found: Report) -> list[str]:
 
 
 def _write_sheet(
-    model: ScoredModel, index: ShardIndex, sheet: Path, split: str, samples: int, skip_damaged: bool
+    model: ScoredModel,
+    index: ShardIndex,
+    sheet: Path,
+    split: str,
+    samples: int,
+    extents: Mapping[str, str],
+    skip_damaged: bool,
 ) -> None:
     from hotrain.pictures import save_picture
     from hotrain.sheets import example_sheet, spread_rows
 
     title = f"{model.name} on {split}: image | truth | prediction"
     rows = spread_rows(index, model.rows, samples)
-    picture = example_sheet(index, rows, model.predictor, model.task, title, skip_damaged=skip_damaged)
+    picture = example_sheet(index, rows, model.predictor, model.task, title, extents, skip_damaged=skip_damaged)
     save_picture(picture, sheet)
     click.echo(f"prediction sheet: {sheet}", err=True)

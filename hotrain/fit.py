@@ -346,7 +346,8 @@ def _show(
         title += f" (extent {pooled.extent}): {listed}"
         bar.say(f"validation at {position}: {listed}  accuracy {_figure(pooled.accuracy)} (extent {pooled.extent})")
     chosen = spread_rows(selection.index, rows, _PREVIEWS)
-    sheet = example_sheet(selection.index, chosen, predictor, task, title, skip_damaged=skip_damaged)
+    extents = result.extents if result else {}
+    sheet = example_sheet(selection.index, chosen, predictor, task, title, extents, skip_damaged=skip_damaged)
     save_picture(sheet, run / "previews" / f"{position:010d}.png")
     save_picture(training_curves(run), run / "curves.png")
     log.picture(position, "preview", np.asarray(sheet))

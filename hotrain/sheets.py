@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,11 +40,20 @@ def spread_rows(index: ShardIndex, rows: NDArray[np.int64], count: int) -> list[
     return sorted(chosen[:count])
 
 
-def answer_of(predictor: Predictor | RowPredictor, row: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Class ids uint8 [H, W] of one sample, whose image is uint8 [H, W, 3]."""
+def answer_of(
+    predictor: Predictor | RowPredictor, row: int, image: NDArray[np.uint8], fold: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """What is scored of one sample: class ids uint8 [H, W].
+
+    Args:
+        predictor: gives the answer.
+        row: of the index.
+        image: uint8 [H, W, 3].
+        fold: uint8 [K], of the extent at which the sample's source is scored (`Task.fold`): the answer depends on it.
+    """
     if isinstance(predictor, RowPredictor):
         return predictor.answer(row)
-    return predictor.classes([predictor.prepare(image)], (image.shape[1], image.shape[0]))[0]
+    return predictor.classes([predictor.prepare(image)], (image.shape[1], image.shape[0]), fold[None])[0]
 
 
 def example_sheet(
@@ -53,12 +62,17 @@ def example_sheet(
     predictor: Predictor | RowPredictor,
     task: Task,
     title: str,
+    extents: Mapping[str, str],
     columns: int = 2,
     skip_damaged: bool = False,
 ) -> Image:
-    """Image | truth | prediction of some rows; those that cannot be read raise, or are left out."""
+    """Image | truth | prediction of some rows; those that cannot be read raise, or are left out.
+
+    `extents` says at which extent each source is scored; hands of the others end at the wrist.
+    """
     reader, keys = index.reader(), index.table.column("key")
     kinds, kind = coded(index, "image_kind")
+    sources = index.column("source")
     examples = []
     for row in rows:
         key = keys[row].as_py()
@@ -68,7 +82,8 @@ def example_sheet(
             if not skip_damaged:
                 raise
             continue
-        examples.append(Example(image, mask, answer_of(predictor, row, image), key))
+        fold = task.fold(extents.get(sources[row], "wrist"))
+        examples.append(Example(image, mask, answer_of(predictor, row, image, fold), key))
     return prediction_sheet(examples, task, title, columns=columns)
 
 

@@ -66,6 +66,11 @@ class Report:
     not_scored: Mapping[str, int] = field(default_factory=dict)
     details: SampleCounts | None = field(default=None, compare=False, repr=False)
 
+    @property
+    def extents(self) -> dict[str, str]:
+        """Source -> the extent at which it was scored."""
+        return {name: scores.extent for name, scores in self.by_source.items()}
+
     def to_json(self) -> dict[str, Any]:
         """{samples, extent, iou, kinds, jaccard, accuracy, iou_macro, by_source, not_scored}."""
         by_source = {name: scores.to_json() for name, scores in self.by_source.items()}

@@ -209,17 +209,23 @@ def _samples(report: Report, index: ShardIndex, predictor: Predictor | RowPredic
             yield '<section class="samples">'
             for place in places:
                 figures = dict(zip(counts.figures.names, values[place].tolist(), strict=True))
-                yield _sample(index, int(counts.rows[place]), predictor, task, figures)
+                fold = task.fold(report.extents[counts.sources[place]])
+                yield _sample(index, int(counts.rows[place]), predictor, task, fold, figures)
             yield "</section>\n"
 
 
 def _sample(
-    index: ShardIndex, row: int, predictor: Predictor | RowPredictor, task: Task, figures: Mapping[str, float]
+    index: ShardIndex,
+    row: int,
+    predictor: Predictor | RowPredictor,
+    task: Task,
+    fold: NDArray[np.uint8],
+    figures: Mapping[str, float],
 ) -> str:
     reader = index.reader()
     key, source, group, kind = (str(index.column(name)[row]) for name in ("key", "source", "group", "image_kind"))
     data = reader.image(row)
-    answer = answer_of(predictor, row, decode_image(data, kind, key))
+    answer = answer_of(predictor, row, decode_image(data, kind, key), fold)
     small = decode_small(data, (_WIDTH, 2 * _WIDTH))
     size = (small.shape[1], small.shape[0])
     truth = overlay(small, resize_mask(reader.mask(row), size))
