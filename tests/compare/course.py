@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from compare.rows import CPU, RATES, Run, Setting, best_rate, fit_arguments, reference, tuned_runs
 from compare.runs import CompareError, Job, train
 from hodata.shards.reader import ShardIndex
@@ -24,6 +26,7 @@ class Course:
         images: that each run sees.
         jobs: runs at a time.
         setting: what they train, and on what.
+        extent: where hands end in what is scored, and so where validation looks.
     """
 
     index: ShardIndex
@@ -32,9 +35,12 @@ class Course:
     images: int
     jobs: int
     setting: Setting = CPU
+    extent: str = "wrist"
 
     @classmethod
-    def open(cls, shards: str, out: Path, images: int, jobs: int, setting: Setting = CPU) -> Course:
+    def open(
+        cls, shards: str, out: Path, images: int, jobs: int, setting: Setting = CPU, extent: str = "wrist"
+    ) -> Course:
         """Open shards, and refuse before any training those that cannot be trained, chosen and scored on.
 
         Raises:
@@ -48,7 +54,7 @@ class Course:
                 f"{shards}: nothing in split {', '.join(empty)}; a comparison trains on train, chooses on val and "
                 "scores on test: build the shards with another --split-policy"
             )
-        return cls(index, shards, out, images, jobs, setting)
+        return cls(index, shards, out, images, jobs, setting, extent)
 
     def folder(self, run: Run) -> Path:
         return self.out / "runs" / run.name
@@ -76,11 +82,12 @@ class Course:
             CompareError: a run failed.
         """
         sizes = self._sizes()
+        data = self.index.data_hash(np.concatenate([self.index.select(split=split) for split in ("train", "val")]))
         jobs = []
         for run in runs:
             folder = self.folder(run)
-            arguments = fit_arguments(run, self.shards, folder, self.images, sizes, task, self.setting)
-            jobs.append(Job(run.name, folder, arguments, self.setting.run_images(self.images)))
+            arguments = fit_arguments(run, self.shards, folder, self.images, sizes, task, self.setting, self.extent)
+            jobs.append(Job(run.name, folder, arguments, self.setting.run_images(self.images), data))
         train(jobs, self.jobs, say)
 
     def _sizes(self) -> Mapping[str, int]:
@@ -89,6 +96,12 @@ class Course:
 
 
 def jaccard(run: Path) -> float:
-    """Mean IoU of what the task knows, of a run's best checkpoint on validation; 0 where it answers nothing of it."""
+    """Mean IoU of what the task knows, of a run's best checkpoint on validation; 0 where it answers nothing of it.
+
+    Raises:
+        CompareError: the run was never validated.
+    """
     score = best_score(run)
-    return float(score["jaccard"]) if score and score["jaccard"] is not None else 0.0
+    if score is None:
+        raise CompareError(f"{run}: has no best checkpoint to compare; remove the folder, and it is trained again")
+    return 0.0 if score["jaccard"] is None else float(score["jaccard"])

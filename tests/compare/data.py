@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compare.runs import CompareError
+from hodata.synth.miniatures import MARKER
+from hodata.synth.scene import SCENE_VERSION
 
 SOURCES = ("freihand", "egohos", "egohands", "ho3d")
 # Of each source: twice the usual, for twice as many recordings of EgoHOS and people of FreiHAND to score on.
@@ -52,7 +55,9 @@ def make_further(out: Path, say: Callable[[str], None] = print) -> list[Drawn]:
 
 def _make(drawn: Drawn, frames: int, seed: int, say: Callable[[str], None]) -> Drawn:
     raw, shards = drawn.raw, Path(drawn.shards).parent
-    if not (raw / "ycb").is_dir():  # written last
+    if (raw / "ycb").is_dir():  # written last
+        require_drawn(raw, frames, seed)
+    else:
         say(f"miniature datasets into {raw}")
         wanted = [part for name in (*SOURCES, "mano", "ycb") for part in ("--source", name)]
         _hodata("synth", "--out", str(raw), "--frames", str(frames), "--seed", str(seed), *wanted)
@@ -60,6 +65,22 @@ def _make(drawn: Drawn, frames: int, seed: int, say: Callable[[str], None]) -> D
         say(f"shards of {source} into {shards}")
         _hodata("build", "--source", source, "--root", str(raw / source), "--out", str(shards))
     return drawn
+
+
+def require_drawn(raw: Path, frames: int, seed: int) -> None:
+    """Raise CompareError where a folder holds miniatures of another number, seed or version of the scenes."""
+    wanted = {"scene_version": SCENE_VERSION, "frames": frames, "seed": seed}
+    for source in SOURCES:
+        path = raw / source / MARKER
+        try:
+            facts = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise CompareError(
+                f"{path}: cannot be read ({error}); remove {raw.parent}, or give another --out"
+            ) from error
+        other = {name: facts.get(name) for name, value in wanted.items() if facts.get(name) != value}
+        if other:
+            raise CompareError(f"{raw / source}: was drawn otherwise ({other}, {wanted} now); give another --out")
 
 
 def _hodata(*arguments: str) -> None:

@@ -1,6 +1,6 @@
 """Shares of pixels called what they are not, where the stored masks cannot tell: figures of `truth.kinds_seen`.
 
-Shapes: N pictures, K classes; counts are int64 [..., F, 3] of (hit, total, total), as in `hotrain.scoring.figures`.
+Shapes: N pictures, K classes; counts are int64 [..., F, 3] of (hit, total, truth), as in `hotrain.scoring.figures`.
 """
 
 from __future__ import annotations
@@ -39,14 +39,15 @@ class Flooding:
         called, truly, all_behind = behind[:, :, flood].sum((1, 2)), behind[:, flood].sum((1, 2)), behind.sum((1, 2))
         hit = every[:, self._object, self._object]
         union = every[:, self._object].sum(1) + every[:, :, self._object].sum(1) - hit
+        grounds, arms = behind[:, 0].sum(1), every[:, self._arm].sum(1)
         parts = [
-            (called, all_behind),
-            (truly, all_behind),
-            (behind[:, 0][:, flood].sum(1), behind[:, 0].sum(1)),
-            (hit, union),
-            (every[:, self._arm, self._hand], every[:, self._arm].sum(1)),
+            (called, all_behind, all_behind),
+            (truly, all_behind, all_behind),
+            (behind[:, 0][:, flood].sum(1), grounds, grounds),
+            (hit, union, every[:, self._object].sum(1)),
+            (every[:, self._arm, self._hand], arms, arms),
         ]
-        return np.stack([np.stack([share, whole, whole], -1) for share, whole in parts], 1)
+        return np.stack([np.stack(part, -1) for part in parts], 1)
 
     def values(self, counts: Any) -> NDArray[np.float64]:
         """Counts [..., F, 3] -> float64 [..., F]; NaN where there is no such pixel."""

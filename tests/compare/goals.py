@@ -72,11 +72,11 @@ def label_goals(results: Results) -> list[Goal]:
 
 
 def _better(what: str, found: Estimate, points: float = 0.0, surely: bool = False) -> Goal:
-    """A difference of at least `points`; `surely`: its interval must lie above 0 as well."""
+    """A difference of at least `points`; `surely`: its interval must lie above 0 as well, with two seeds or more."""
     needed = f"{f'at least {100 * points:+.1f}' if points else 'not below 0'}{', interval above 0' if surely else ''}"
     met = found.value is not None and found.value >= points
     if surely:
-        met = met and found.interval is not None and found.interval[0] > 0
+        met = met and found.interval is not None and found.interval[0] > 0 and len(found.by_seed) > 1
     return Goal(what, needed, shown(found), met)
 
 

@@ -20,7 +20,7 @@ from compare import figure
 from compare.course import Course
 from compare.data import Drawn, make, make_further
 from compare.goals import Goal, label_goals, reference_goals
-from compare.real import compare_real
+from compare.real import EXTENT, compare_real
 from compare.report import report
 from compare.results import AS_DRAWN, IGNORE, OURS, PUBLISHED, TUNED, Pictures, Results
 from compare.rows import (
@@ -40,6 +40,7 @@ from compare.score import TASK, answers_of_run, read_images, read_scores, score_
 from compare.stages import compare_stages
 from compare.truth import FullTruth
 from hodata.errors import HodataError
+from hodata.lock import only_one
 from hodata.shards.reader import ShardIndex
 from hotrain.model import MODELS
 from hotrain.pictures import save_picture
@@ -89,17 +90,12 @@ def main(arguments: Sequence[str]) -> int:
     if min(options.images, options.seeds, options.jobs, options.batch) < 1:
         parser.error("--images, --seeds, --jobs and --batch are 1 or more")
     began = time.monotonic()
+    busy = CompareError(f"{options.out}: another comparison is at work there; wait for it, or give another --out")
     try:
         options.out.mkdir(parents=True, exist_ok=True)
-        if options.real is not None:
-            course = Course.open(options.real, options.out, options.images, options.jobs, setting)
-            verdict = compare_real(course, options.seeds, _conditions(course, options.seeds, "real pictures"), _say)
-        elif options.stages:
-            course = Course.open(_miniatures(options).shards, options.out, options.images // 2, options.jobs, setting)
-            verdict = compare_stages(course, options.seeds, _conditions(course, options.seeds, "miniatures"), _say)
-        else:
-            verdict = _of_miniatures(options, setting)
-    except (CompareError, HodataError) as error:
+        with only_one(options.out / ".lock", busy):
+            verdict = _compare(options, setting)
+    except HodataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -110,6 +106,16 @@ def main(arguments: Sequence[str]) -> int:
     minutes = (time.monotonic() - began) / 60
     _say(f"{options.out}: pages and pictures; {minutes:.0f} min in this call")
     return 0 if all(goal.met for goal in verdict) else 1
+
+
+def _compare(options: argparse.Namespace, setting: Setting) -> list[Goal]:
+    if options.real is not None:
+        course = Course.open(options.real, options.out, options.images, options.jobs, setting, EXTENT)
+        return compare_real(course, options.seeds, _conditions(course, options.seeds, "real pictures"), _say)
+    if options.stages:
+        course = Course.open(_miniatures(options).shards, options.out, options.images // 2, options.jobs, setting)
+        return compare_stages(course, options.seeds, _conditions(course, options.seeds, "miniatures"), _say)
+    return _of_miniatures(options, setting)
 
 
 def _conditions(course: Course, seeds: int, pictures: str) -> list[str]:

@@ -2,7 +2,8 @@
 
 Each draw takes groups and seeds with replacement, independently (Owen, "The pigeonhole bootstrap", Annals of Applied
 Statistics 2007): the groups by `hotrain.scoring.intervals`, the same for every recipe and seed, so that what is hard
-for all cancels out. Three seeds say little of their spread; every seed's own value is kept beside the interval.
+for all cancels out. A mean of S seeds drawn from S varies by (S - 1) / S of what it should, so that part of each draw
+is widened. Three seeds still say little of their spread; every seed's own value is kept beside the interval.
 
 Shapes: S seeds, N rows, G groups, D draws, F figures. Counts are int64 [..., F, 3].
 """
@@ -17,7 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hotrain.scoring.intervals import DRAWS, LEAST_GROUPS, drawn_values, group_totals, interval, optional
+from hotrain.scoring.figures import TRUTH
+from hotrain.scoring.intervals import DRAWS, LEAST_GROUPS, drawn_values, group_totals, interval, optional, shown_by
 
 Counts = NDArray[np.int64]
 
@@ -37,7 +39,7 @@ class Estimate:
 
     Args:
         value: mean over seeds; None where absent.
-        interval: 95 %; None below 10 groups.
+        interval: 95 %; None where fewer than 10 groups show it. Of one seed it is over groups alone.
         by_seed: of each seed.
     """
 
@@ -55,7 +57,7 @@ class Estimate:
 
 def estimates(figures: Named, counts: Sequence[Counts], groups: NDArray[np.object_]) -> dict[str, Estimate]:
     """Figure -> mean over seeds. `counts`: S of [N, F, 3]; `groups`: [N]."""
-    return _summary(figures, *_values(figures, counts, groups), _groups(groups))
+    return _summary(figures, *_values(figures, counts, groups), _showing(figures, counts[0], groups))
 
 
 def differences(
@@ -66,7 +68,7 @@ def differences(
         raise ValueError(f"{len(a)} and {len(b)} seeds cannot be paired")
     whole_a, drawn_a = _values(figures, a, groups)
     whole_b, drawn_b = _values(figures, b, groups)
-    return _summary(figures, whole_b - whole_a, drawn_b - drawn_a, _groups(groups))
+    return _summary(figures, whole_b - whole_a, drawn_b - drawn_a, _showing(figures, a[0], groups))
 
 
 def _values(
@@ -80,15 +82,18 @@ def _values(
 
 
 def _summary(
-    figures: Named, whole: NDArray[np.float64], drawn: NDArray[np.float64], groups: int
+    figures: Named, whole: NDArray[np.float64], drawn: NDArray[np.float64], showing: NDArray[np.int64]
 ) -> dict[str, Estimate]:
     seeds = len(whole)
     chosen = _drawn_seeds(seeds, drawn.shape[1])
     mixed = drawn[chosen, np.arange(drawn.shape[1])].mean(0)  # [S, D, F'] by [S, D] -> [D, F']
+    if seeds > 1:
+        all_seeds = drawn.mean(0)
+        mixed = all_seeds + np.sqrt(seeds / (seeds - 1)) * (mixed - all_seeds)
     found = {}
     for number, name in enumerate(figures.names):
         value = optional(float(whole[:, number].mean()))
-        known = groups >= LEAST_GROUPS and value is not None and not np.isnan(mixed[:, number]).all()
+        known = showing[number] >= LEAST_GROUPS and value is not None and not np.isnan(mixed[:, number]).all()
         by_seed = tuple(optional(float(each)) for each in whole[:, number])
         found[name] = Estimate(value, interval(mixed[:, number]) if known else None, by_seed)
     return found
@@ -101,5 +106,10 @@ def _drawn_seeds(seeds: int, draws: int = DRAWS) -> NDArray[np.int64]:
     return (uniform * seeds).astype(np.int64).reshape(seeds, draws)
 
 
-def _groups(groups: NDArray[np.object_]) -> int:
-    return len(set(groups.tolist()))
+def _showing(figures: Named, counts: Counts, groups: NDArray[np.object_]) -> NDArray[np.int64]:
+    """int64 [F']: groups whose truth shows each figure; the truth is the same for every row and seed."""
+    totals = group_totals(counts, groups)[1]
+    shown = totals[..., TRUTH] > 0
+    if len(figures.names) > shown.shape[1]:  # `jaccard` is made of others
+        shown = shown_by(figures, totals)  # type: ignore[arg-type]
+    return np.asarray(shown.sum(0))

@@ -29,6 +29,7 @@ from compare.results import (
     Measure,
     Results,
 )
+from compare.rows import best_rate
 
 
 def report(
@@ -47,12 +48,13 @@ def report(
     all_rows = {**titles, AS_DRAWN: "ours, as-drawn", IGNORE: "ours, ignore"}
     missed = sum(not goal.met for goal in verdict)
     sources = ", ".join(f"{n} {results.samples[n]} ({results.groups[n]} recordings)" for n in results.sources)
-    of_each = [OBJECT_TRUTH, *(replace(OBJECT_TRUTH, source=name) for name in results.sources)]
+    seeds = len(next(iter(results.scores.values())))
+    over = "recordings and seeds" if seeds > 1 else "recordings alone, of one seed"
     parts = [
         "# The reference project's recipe and ours" if tuning else "# Our recipe, by what open labels teach",
         " ".join(conditions),
         f"Test pictures: {sources}. Figures are per cent over all test pixels, means over seeds; in brackets 95 % "
-        "intervals over recordings and seeds. Hand and object IoU, boundary and fingertips are against the stored "
+        f"intervals over {over}. Hand and object IoU, boundary and fingertips are against the stored "
         "masks, each source at the extent that they decide; what names an extent is against the miniatures' full "
         "truth.",
         f"## Goals: {'all met' if not missed else f'{missed} of {len(verdict)} missed'}\n\n{goal_table(verdict)}",
@@ -67,16 +69,12 @@ def report(
             {AS_DRAWN: "background", IGNORE: "nothing", OURS: "background, arm or object (ours)"},
             (OBJECT_IOU, HAND_IOU, FLOOD_OBJECT),
         ),
-        "Object IoU against the full truth, of each source:\n\n"
-        + table(
-            ["", "all", *results.sources, "ours - this one"],
-            [
-                [title, *(percent(results.value(row, one)) for one in of_each), _ahead(results, row)]
-                for row, title in all_rows.items()
-                if row in results.scores
-            ],
+        *(
+            f"{what} IoU against the full truth, of each source:\n\n" + _of_sources(results, all_rows, measure)
+            for what, measure in (("Object", OBJECT_TRUTH), ("Hand", HAND_WRIST))
         ),
-        "## Arms\n\nThe same runs, by what an EgoHOS arm teaches.\n\n"
+        "## Arms\n\nThe same runs by what an EgoHOS arm teaches; they also differ in what the backgrounds of hand-only "
+        "masks teach, as above.\n\n"
         + _of_rows(
             results,
             {AS_DRAWN: "hand (merged)", IGNORE: "nothing (EgoHOS hands dropped)", OURS: "hand or arm (ours)"},
@@ -118,8 +116,19 @@ def _of_rows(results: Results, titles: Mapping[str, str], measures: Sequence[Mea
     return table(["", *(measure.title for measure in measures)], lines)
 
 
-def _ahead(results: Results, row: str) -> str:
-    return "" if row == OURS else shown(results.difference(row, OURS, OBJECT_TRUTH))
+def _of_sources(results: Results, titles: Mapping[str, str], measure: Measure) -> str:
+    """A figure over all pictures and of each source, and how far ours is ahead."""
+    of_each = [measure, *(replace(measure, source=name) for name in results.sources)]
+    lines = [
+        [
+            title,
+            *(percent(results.value(row, one)) for one in of_each),
+            "" if row == OURS else shown(results.difference(row, OURS, measure)),
+        ]
+        for row, title in titles.items()
+        if row in results.scores
+    ]
+    return table(["", "all", *results.sources, "ours - this one"], lines)
 
 
 def goal_table(verdict: Sequence[Goal]) -> str:
@@ -131,7 +140,13 @@ def goal_table(verdict: Sequence[Goal]) -> str:
 def rate_words(tuning: Mapping[str, float], figure: str) -> str:
     """What each learning rate of the reference scored on validation."""
     scored = ", ".join(f"{rate}: {100 * value:.1f}" for rate, value in tuning.items())
-    return f"The reference's learning rate, by {figure} on validation, seed 0: {scored}."
+    best = best_rate(tuning)
+    edge = (
+        f" The best is at the edge of those tried, {best}."
+        if best in (min(tuning, key=float), max(tuning, key=float))
+        else ""
+    )
+    return f"The reference's learning rate, by {figure} on validation, seed 0: {scored}.{edge}"
 
 
 def percent(found: Estimate) -> str:

@@ -153,6 +153,7 @@ def fit_arguments(
     sizes: Mapping[str, int],
     task: str = "hand-object",
     setting: Setting = CPU,
+    extent: str = "wrist",
 ) -> list[str]:
     """The arguments of `hotrain` for one run.
 
@@ -164,6 +165,7 @@ def fit_arguments(
         sizes: source -> training samples.
         task: what to learn.
         setting: what all rows share.
+        extent: at which validation chooses the best checkpoint.
     """
     shares = weights(sizes) if run.recipe.by_size else ()
     course = ["--epochs", str(EPOCHS), "--samples-per-epoch", str(setting.epoch_images(images))]
@@ -171,6 +173,7 @@ def fit_arguments(
         "--task",
         task,
         *setting.options(),
+        *(() if extent == "wrist" else ("--extent", extent)),
         *course,
         *run.recipe.options,
         *shares,

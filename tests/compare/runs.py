@@ -8,19 +8,20 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from hotrain.config import read_recipe
+from hodata.errors import HodataError
+from hotrain.config import FitConfig, read_recipe
 
 COMMAND = (sys.executable, "-m", "hotrain.cli")
 _POLL = 1.0  # seconds
 _REPORT = 60.0
 
 
-class CompareError(Exception):
+class CompareError(HodataError):
     """What stops a comparison, in words for people."""
 
 
@@ -30,20 +31,24 @@ class Job:
 
     Args:
         name: for people.
-        folder: of the run; `<folder>.json` beside it holds arguments and recipe, `<folder>.log` what the command said.
+        folder: of the run; `<folder>.json` beside it holds `facts`, `<folder>.log` what the command said.
         arguments: of `hotrain`, `--config` among them.
         images: that the run sees.
+        data: hash of the samples that it learns from and is chosen by.
     """
 
     name: str
     folder: Path
     arguments: Sequence[str]
     images: int
+    data: str = ""
 
     @property
-    def recipe(self) -> dict[str, Any]:
-        """What `--config` holds: the same name may hold another recipe tomorrow."""
-        return read_recipe(Path(self.arguments[self.arguments.index("--config") + 1]))
+    def facts(self) -> dict[str, Any]:
+        """What decides the run: the same name may hold another recipe tomorrow, and options other defaults."""
+        recipe = read_recipe(Path(self.arguments[self.arguments.index("--config") + 1]))
+        defaults = {one.name: repr(one.default) for one in fields(FitConfig) if one.default is not MISSING}
+        return {"arguments": list(self.arguments), "recipe": recipe, "defaults": defaults, "data": self.data}
 
     @property
     def note(self) -> Path:
@@ -94,10 +99,8 @@ def train(jobs: Sequence[Job], at_once: int, say: Callable[[str], None] = print)
 
 
 def _start(job: Job, threads: int) -> subprocess.Popen[bytes]:
-    resume = []
-    if (job.folder / "checkpoints").is_dir() and any((job.folder / "checkpoints").iterdir()):
-        resume = ["--resume"]
-    else:
+    resume = ["--resume"] if _begun(job) else []
+    if not resume:
         shutil.rmtree(job.folder, ignore_errors=True)
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     _write(job, finished=False)
@@ -107,21 +110,37 @@ def _start(job: Job, threads: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
 
 
+def _begun(job: Job) -> bool:
+    checkpoints = job.folder / "checkpoints"
+    return checkpoints.is_dir() and any(checkpoints.iterdir())
+
+
 def _finished(job: Job) -> bool:
     """Whether the run is complete; raises CompareError where the folder holds another one."""
-    try:
-        note: Mapping[str, Any] = json.loads(job.note.read_text())
-    except (OSError, ValueError):
+    if not _begun(job):
         return False
-    if (note["arguments"], note.get("recipe")) != (list(job.arguments), job.recipe):
-        raise CompareError(f"{job.folder} was trained with other options; remove it, or give another --out")
-    return bool(note["finished"])
+    try:
+        note: dict[str, Any] = json.loads(job.note.read_text())
+        finished = bool(note.pop("finished"))
+    except (OSError, ValueError, KeyError) as error:
+        raise CompareError(
+            f"{job.folder} holds a run, and {job.note}, which says of what, cannot be read ({error}); remove the "
+            "folder, or give another --out"
+        ) from error
+    facts = job.facts
+    other = sorted(name for name in {*note, *facts} if note.get(name) != facts.get(name))
+    if other:
+        raise CompareError(
+            f"{job.folder} was trained with other options or on other pictures (other {', '.join(other)}); remove it, "
+            "or give another --out"
+        )
+    return finished
 
 
 def _write(job: Job, finished: bool) -> None:
-    job.note.write_text(
-        json.dumps({"arguments": list(job.arguments), "recipe": job.recipe, "finished": finished}, indent=1) + "\n"
-    )
+    partial = job.note.with_name(f".{job.note.name}")
+    partial.write_text(json.dumps({**job.facts, "finished": finished}, indent=1) + "\n")
+    partial.replace(job.note)
 
 
 def _share(job: Job) -> float:

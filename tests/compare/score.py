@@ -5,6 +5,7 @@ Shapes: N rows, F figures, K classes.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+import hotrain
 from compare.data import Drawn
 from compare.truth import FullTruth, kinds_seen
 from hodata.labels import TASKS, Task
@@ -62,25 +64,50 @@ def score_run(run: Path, drawn: Drawn, device: str = "cpu") -> Path:
 
     For a process of its own.
     """
+    from hodata.shards.reader import ShardIndex
     from hotrain.checkpoint import find
 
-    path = scores_file(run, drawn)
-    opened = find(run)
-    if path.exists() and path.stat().st_mtime >= (opened.path / "weights.safetensors").stat().st_mtime:
+    path, opened, index = scores_file(run, drawn), find(run), ShardIndex.open(drawn.shards)
+    rows = index.select(split="test")
+    stamp = stamp_of(opened.path / "weights.safetensors", index.data_hash(rows))
+    if _stamp_in(path) == stamp:
         return path
     import torch
 
-    from hodata.shards.reader import ShardIndex
     from hotrain.predict import load_predictor
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    index = ShardIndex.open(drawn.shards)
-    scores = score(index, index.select(split="test"), load_predictor(opened, torch.device(device)), drawn.raw)
+    scores = score(index, rows, load_predictor(opened, torch.device(device)), drawn.raw)
     partial = path.with_name(f".{path.name}")
     with partial.open("wb") as file:
-        np.savez_compressed(file, **vars(scores))
+        np.savez_compressed(file, stamp=np.array(stamp), **vars(scores))
     partial.replace(path)
     return path
+
+
+def stamp_of(weights: Path, data: str) -> str:
+    """What scores are of: a hash of the weights, of the pictures, and of the code that counts."""
+    digest = hashlib.sha256(data.encode())
+    for path in (weights, *_counting_code()):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _counting_code() -> list[Path]:
+    package, own = Path(hotrain.__file__).parent, Path(__file__).parent
+    modules = [package / f"{name}.py" for name in ("evaluate", "predict", "input_rule", "model")]
+    return [*modules, *sorted((package / "scoring").glob("*.py")), own / "score.py", own / "truth.py"]
+
+
+def _stamp_in(path: Path) -> str:
+    """Of scores that are there; empty where there are none, or older ones without."""
+    try:
+        with np.load(path) as arrays:
+            return str(arrays["stamp"])
+    except (OSError, KeyError, ValueError):
+        return ""
 
 
 def read_scores(run: Path, sets: Sequence[Drawn]) -> Scores:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compare.paired import differences, estimates
+from compare.paired import _summary, differences, estimates
 
 
 class Share:
@@ -53,7 +53,30 @@ def test_a_gain_in_one_seed_of_three_is_not_sure() -> None:
     ones, others = [counted(base)] * 3, [counted(base), counted(base), counted(base + 90)]
     found = differences(Share(), ones, others, groups(20, 2))["share"]
     assert found.value == pytest.approx(0.03)
-    assert found.interval is not None and found.interval[0] == 0.0
+    # Some draws take one seed three times; they lie sqrt(3 / 2) times as far from the mean as that seed.
+    assert found.interval == pytest.approx((0.03 * (1 - 1.5**0.5), 0.03 + 0.06 * 1.5**0.5))
+
+
+def test_draws_of_seeds_vary_as_means_of_seeds_do() -> None:
+    """Where recordings say nothing, intervals of many trios are as wide as the formula says."""
+    rng, found = np.random.default_rng(5), []
+    for _ in range(60):
+        shares = rng.normal(500, 60, 3).round()
+        drawn = np.repeat((shares / 1000)[:, None, None], 2000, 1)  # [S, D, F'], the same in every draw of groups
+        low, high = _summary(Share(), drawn[:, 0], drawn, np.array([20]))["share"].interval or (0, 0)
+        found.append((low, high))
+    spread = np.sqrt(1.5) * 60 / 1000
+    widths = np.array([high - low for low, high in found])
+    # The draws run from the smallest to the largest of three normal numbers, which lie 1.69 deviations apart.
+    assert widths.mean() == pytest.approx(1.69 * spread, rel=0.15)
+
+
+def test_recordings_that_do_not_show_a_thing_do_not_count() -> None:
+    counts = counted(np.full(40, 100))
+    counts[18:] = 0  # 9 of 20 groups show it
+    assert estimates(Share(), [counts], groups(20, 2))["share"].interval is None
+    counts[18:20] = counted(np.full(2, 100))
+    assert estimates(Share(), [counts], groups(20, 2))["share"].interval is not None
 
 
 def test_few_groups_and_absent_figures_have_no_interval() -> None:

@@ -54,9 +54,14 @@ def test_a_goal_needs_more_than_the_spread(ours: tuple[float, ...], met: bool) -
     assert [goal.met for goal in goals(reference, dict.fromkeys(MEASURES, ours))] == [met, met]
 
 
+def test_one_seed_has_no_spread_to_be_ahead_of() -> None:
+    assert not any(goal.met for goal in goals(dict.fromkeys(MEASURES, (0.2,)), dict.fromkeys(MEASURES, (0.9,))))
+
+
 def test_rows_learn_hands_alone_and_weigh_no_source(tmp_path: Path) -> None:
     for recipe in (OURS_ANYWHERE, real.reference(RATES[0])):
-        arguments = fit_arguments(Run(recipe, 0), "x/*.tar", tmp_path, 800, {"skin": 6}, "hand")
+        arguments = fit_arguments(Run(recipe, 0), "x/*.tar", tmp_path, 800, {"skin": 6}, "hand", extent="arm")
+        assert dict(pairwise(arguments))["--extent"] == "arm"
         assert arguments[arguments.index("--task") + 1] == "hand"
         assert not [one for one in arguments if "egohos" in one]
 
@@ -80,7 +85,31 @@ def test_the_page_and_its_pictures(index: ShardIndex, tmp_path: Path, monkeypatc
     assert whole["best_rate"] == RATES[0] and "1e-4: 50.0" in page and "Tiny." in page and "skin/test-1" in page
     assert whole["rows"]["ours"]["hand IoU"][0] >= whole["rows"]["ours"]["hand IoU"][1] > 0.9
     assert whole["rows"][f"reference, lr tuned: {RATES[0]}"]["hand IoU"] == [0.0, 0.0]
+    assert "Hands end at: skin arm." in page
     assert (tmp_path / "compare.png").stat().st_size > 1000 and (tmp_path / "answers.png").stat().st_size > 1000
+
+
+def test_pictures_that_are_no_ground_truth_and_hands_that_are_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = [*SPECS, Spec("unscored", "test", 2, "object-amodal", hand=Label.BACKGROUND, item=Label.OBJECT),
+             Spec("bare", "test", 2, hand=Label.BACKGROUND, item=Label.BACKGROUND)]  # fmt: skip
+    index = ShardIndex.open(f"{write(tmp_path / 'shards', specs)}/*.tar")
+    reader, answered = index.reader(), []
+
+    def answers(index: ShardIndex, rows: np.ndarray, folder: Path, extent: str, device: str) -> dict[int, np.ndarray]:
+        answered.append(set(index.column("source")[rows].tolist()))
+        return {row: np.zeros(reader.mask(row).shape, np.uint8) for row in rows.tolist()}
+
+    monkeypatch.setattr(real, "answers_of_run", answers)
+    monkeypatch.setattr(Course, "train_tuned", lambda course, first, seeds, task, say: dict.fromkeys(RATES, 0.5))
+    said: list[str] = []
+    compare_real(Course(index, "", tmp_path, 8, 1, extent="arm"), 2, ["Tiny."], said.append)
+    assert answered == [{"skin", "bare"}] * 4
+    assert "unscored: 2 test pictures have no ground truth to score against and are left out" in said
+    text = (tmp_path / "results.json").read_text()
+    assert "NaN" not in text and json.loads(text)["by_group"]["ours"]["bare/test-0"]["hand IoU"] == [None, None]
+    assert "n/a" in (tmp_path / "report.md").read_text()
 
 
 def test_silhouettes_show_answers_side_by_side() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from drawn_shards import Spec, write
 
-from compare import figure
+from compare import figure, score
 from compare.data import Drawn
 from compare.goals import Goal, label_goals, reference_goals
 from compare.paired import Estimate
@@ -41,12 +41,12 @@ from hotrain.scoring.figures import Figures
 GOOD = {ARMS: 0.02, FLOOD: 0.11, FLOOD_TRUTH: 0.1}
 
 
-def drawn(better: float, **changes: float) -> Any:
+def drawn(better: float, seeds: int = 3, **changes: Any) -> Any:
     """Results in which ours is better by so much everywhere, but for changes to named differences."""
 
     def difference(one: str, other: str, measure: Measure) -> Estimate:
         value = changes.get(f"{one}/{measure.title}", better)
-        return Estimate(value, (value - 0.02, value + 0.02), (value,))
+        return Estimate(value, (value - 0.02, value + 0.02), (value,) * seeds)
 
     def value(row: str, measure: Measure) -> Estimate:
         return Estimate(changes.get(measure.title, GOOD.get(replace(measure, source=""), 0.5)), None, ())
@@ -67,8 +67,9 @@ def test_goals() -> None:
     assert len(goals(drawn(0.06))) == 13
     assert missed(drawn(0.04)) == ["object IoU, ours - tuned reference"]
     assert len(missed(drawn(-0.01))) == 11
+    assert len(missed(drawn(0.06, seeds=1))) == 2  # one seed makes nothing sure
     # By a lot, and still not surely.
-    assert missed(drawn(0.06, **{f"{AS_DRAWN}/{OBJECT_IOU.title}": 0.019})) == ["object IoU, meaning - as drawn"]
+    assert missed(drawn(0.06, 3, **{f"{AS_DRAWN}/{OBJECT_IOU.title}": 0.019})) == ["object IoU, meaning - as drawn"]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_goals() -> None:
     ],
 )
 def test_each_goal_can_be_missed(change: dict[str, float], what: str) -> None:
-    assert missed(drawn(0.06, **change)) == [what]
+    assert missed(drawn(0.06, 3, **change)) == [what]
 
 
 # Two sources of 12 recordings each, one of which never says what is an object.
@@ -166,6 +167,24 @@ def test_scores_of_two_sets_follow_each_other(tmp_path: Path) -> None:
     for name, counts in vars(read).items():
         np.testing.assert_array_equal(counts[:24], getattr(parts[0], name))
         np.testing.assert_array_equal(counts[24:], getattr(parts[1], name))
+
+
+def test_scores_of_other_weights_pictures_or_code_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, code = tmp_path / "weights.safetensors", tmp_path / "counting.py"
+    weights.write_bytes(b"w")
+    code.write_text("1")
+    monkeypatch.setattr(score, "_counting_code", lambda: [code])
+    stamps = [score.stamp_of(weights, "pictures"), score.stamp_of(weights, "others")]
+    code.write_text("2")
+    stamps.append(score.stamp_of(weights, "pictures"))
+    weights.write_bytes(b"x")
+    stamps.append(score.stamp_of(weights, "pictures"))
+    assert len(set(stamps)) == 4 and score.stamp_of(weights, "pictures") == stamps[3]
+    monkeypatch.undo()
+    names = {path.name for path in score._counting_code()}
+    assert {"figures.py", "metrics.py", "evaluate.py", "predict.py", "score.py", "truth.py"} <= names
 
 
 def test_tables_line_up() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from compare import runs
+from compare.course import jaccard
+from compare.data import SOURCES, require_drawn
 from compare.rows import (
     CPU,
     OUR_RECIPES,
@@ -21,6 +25,7 @@ from compare.rows import (
     tuned_runs,
 )
 from compare.runs import CompareError, Job, train
+from hodata.synth.scene import SCENE_VERSION
 from hotrain.config import FitConfig, read_recipe
 
 
@@ -104,12 +109,56 @@ def test_finished_runs_are_not_repeated_and_a_failure_is_told(jobs: list[Job], t
 
 def test_a_stopped_run_goes_on_and_another_one_s_folder_is_refused(jobs: list[Job], tmp_path: Path) -> None:
     (tmp_path / "a/checkpoints/1").mkdir(parents=True)
+    with pytest.raises(CompareError, match=r"a\.json, which says of what, cannot be read"):
+        train(jobs[:1], 1, lambda text: None)
+    runs._write(jobs[0], finished=False)
     train(jobs[:1], 1, lambda text: None)
     assert (tmp_path / "a/times").read_text() == "x-resumed"
     note = json.loads(jobs[0].note.read_text())
     jobs[0].note.write_text(json.dumps({**note, "arguments": ["fit", "--lr", "1"]}))
     with pytest.raises(CompareError, match="other options"):
         train(jobs[:1], 1, lambda text: None)
+
+
+def test_a_note_without_a_run_counts_for_nothing(jobs: list[Job], tmp_path: Path) -> None:
+    train(jobs[:1], 1, lambda text: None)
+    shutil.rmtree(tmp_path / "a")
+    note = json.loads(jobs[0].note.read_text())
+    jobs[0].note.write_text(json.dumps({**note, "arguments": ["fit", "--crop", "0"]}))
+    train(jobs[:1], 1, lambda text: None)
+    assert (tmp_path / "a/times").read_text() == "x" and json.loads(jobs[0].note.read_text()) == note
+
+
+def test_a_run_on_other_pictures_or_of_other_defaults_is_refused(
+    jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(jobs[:1], 1, lambda text: None)
+    with pytest.raises(CompareError, match=r"on other pictures \(other data\)"):
+        train([replace(jobs[0], data="another hash")], 1, lambda text: None)
+
+    @dataclass(frozen=True)
+    class Tomorrow(FitConfig):
+        jitter: float = 0.99
+
+    monkeypatch.setattr(runs, "FitConfig", Tomorrow)
+    with pytest.raises(CompareError, match=r"\(other defaults\)"):
+        train(jobs[:1], 1, lambda text: None)
+
+
+def test_a_run_without_a_best_checkpoint_cannot_be_tuned_by(tmp_path: Path) -> None:
+    with pytest.raises(CompareError, match="has no best checkpoint"):
+        jaccard(tmp_path)
+
+
+def test_miniatures_of_another_seed_are_refused(tmp_path: Path) -> None:
+    facts = {"scene_version": SCENE_VERSION, "frames": 20, "seed": 1}
+    for source in SOURCES:
+        (tmp_path / source).mkdir()
+        (tmp_path / source / "SYNTHETIC.json").write_text(json.dumps(facts))
+    require_drawn(tmp_path, 20, 1)
+    for frames, seed in ((20, 2), (21, 1)):
+        with pytest.raises(CompareError, match="was drawn otherwise"):
+            require_drawn(tmp_path, frames, seed)
 
 
 @pytest.mark.parametrize("finished", [True, False])
