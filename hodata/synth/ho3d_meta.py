@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hodata.pose.camera import OPENCV_FROM_OPENGL as FLIP
 from hodata.pose.camera import axis_angle, flip_opengl, project, rodrigues
-from hodata.synth.hand_model import hand_model
+from hodata.synth.mano_frame import full_pose, wrist_joint
 from hodata.synth.python2_pickle import dumps
 from hodata.synth.scene import HandTruth, ObjectTruth
 from hodata.synth.ycb_shapes import LABELS, stand_in
@@ -34,16 +34,15 @@ def joints_of(hand: HandTruth) -> Array:
 
 def annotation(hand: HandTruth, item: ObjectTruth, K: Array, cameras: list[str]) -> dict[str, Any]:
     """Every field of a training frame but the contacts; float64."""
-    model, stand = hand_model("right"), stand_in(item.name)
+    stand = stand_in(item.name)
     pose = hand.pose.copy()
     pose[:3] = axis_angle(FLIP @ rodrigues(pose[:3]))
-    root = model.joints[0] + model.joint_dirs[0] @ hand.betas
     R, t = FLIP @ item.R, FLIP @ item.t
     rest = stand.corners()
     return {
-        "handPose": pose,
+        "handPose": full_pose("right", pose),
         "handBeta": hand.betas.copy(),
-        "handTrans": FLIP @ hand.translation - root,  # the hand turns about its root joint
+        "handTrans": FLIP @ hand.translation - wrist_joint("right", hand.betas),  # the hand turns about that joint
         "handJoints3D": joints_of(hand),
         "camMat": K.copy(),
         "objRot": axis_angle(R)[:, None],

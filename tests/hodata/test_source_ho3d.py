@@ -238,9 +238,9 @@ def wrong(cause: str) -> Callable[[Callable[[dict[str, Any]], None]], None]:
 
 
 def _mean() -> np.ndarray:
-    from hodata.synth.hand_model import hand_model
+    from hodata.synth.native_mano import model_fields
 
-    return np.concatenate([np.zeros(3), hand_model("right").hands_mean])
+    return np.concatenate([np.zeros(3), model_fields("right")["hands_mean"]])
 
 
 @wrong("mean pose was added to the poses once too often")

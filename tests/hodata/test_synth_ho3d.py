@@ -17,8 +17,9 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from scipy.spatial.transform import Rotation
 
 from hodata.labels import LABELS, MEANINGS, Label
+from hodata.pose.mano import ManoModel, load_mano
 from hodata.pose.rasterize import Raster, label_map, rasterize
-from hodata.synth import native_ycb
+from hodata.synth import native_mano, native_ycb
 from hodata.synth.hand_model import hand_model
 from hodata.synth.ho3d_sequences import CAMERAS, SEQUENCES, plan_sequences
 from hodata.synth.miniatures import write_miniatures
@@ -61,6 +62,13 @@ def meshes(tmp_path_factory) -> dict[str, trimesh.Trimesh]:
         name: trimesh.load(out / "models" / name / "textured_simple.obj", process=False, force="mesh")
         for name in EXTENTS
     }
+
+
+@pytest.fixture(scope="module")
+def mano(tmp_path_factory) -> ManoModel:
+    out = tmp_path_factory.mktemp("mano")
+    native_mano.write("right", out, 0)
+    return load_mano(out / "models" / "MANO_RIGHT.pkl")
 
 
 def pictures_of(base: Path) -> list[Path]:
@@ -116,10 +124,11 @@ def drawn(
     return raster, label_map(raster.face, np.repeat([1, 2], [len(faces), len(mesh.faces)]))
 
 
-def hand_of(meta: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def hand_of(meta: dict[str, Any], mano: ManoModel) -> tuple[np.ndarray, np.ndarray]:
     """Vertices and 21 joints in the OpenGL frame, from pose, shape and translation."""
-    vertices, joints = hand_model("right").pose(meta["handPose"], meta["handBeta"], meta["handTrans"])
-    return vertices, np.concatenate([joints, vertices[[744, 333, 444, 555, 672]]])
+    posed = mano.pose(meta["handPose"], meta["handBeta"], meta["handTrans"])
+    vertices = posed.vertices[0]
+    return vertices, np.concatenate([posed.joints[0], vertices[[744, 333, 444, 555, 672]]])
 
 
 def test_the_same_bytes_from_any_process(root, tmp_path):
@@ -191,7 +200,7 @@ def test_annotations_have_the_real_keys_and_several_types(root, name):
     assert kinds["objName"] >= {"str", "bytes"} and len(kinds["objLabel"]) == 2
 
 
-def test_hands_and_objects_lie_where_the_picture_shows_them(root, meshes):
+def test_hands_and_objects_lie_where_the_picture_shows_them(root, meshes, mano):
     """LBS, the mesh file, both flips and camMat, against truth, depth, segmentation and the stored joints."""
     base, meaning = root / "ho3d", MEANINGS["hand-object-wrist"]
     allowed = np.array([[meaning.allows(s, t) for t in LABELS] for s in LABELS])
@@ -200,7 +209,7 @@ def test_hands_and_objects_lie_where_the_picture_shows_them(root, meshes):
     held = set()
     for sequence, frame, meta in annotated(base, "train"):
         mesh = meshes[np.array(meta["objName"]).astype(str).item()]
-        vertices, joints = hand_of(meta)
+        vertices, joints = hand_of(meta, mano)
         np.testing.assert_allclose(joints, meta["handJoints3D"], atol=2e-6)
         corners = np.asarray(meta["objCorners3DRest"])
         np.testing.assert_allclose(corners.min(axis=0), mesh.bounds[0], atol=1e-6)
@@ -233,12 +242,29 @@ def test_hands_and_objects_lie_where_the_picture_shows_them(root, meshes):
     assert Label.OBJECT_RIGHT in held
 
 
-def test_contacts_agree_with_trimesh(root, meshes):
+def test_misread_poses_put_the_hand_elsewhere(root, mano):
+    """As with real files: hands that are turned about the origin, centred at the wrist, or flipped by their pose."""
+    for _, _, meta in annotated(root / "ho3d", "train")[::4]:
+        pose, betas, moved = (np.asarray(meta[name], float) for name in ("handPose", "handBeta", "handTrans"))
+        stored = np.asarray(meta["handJoints3D"])[:16]
+        turn = Rotation.from_rotvec(pose[:3]).as_matrix()
+        flat = np.concatenate([np.zeros(3), pose[3:]])
+        about_origin = mano.pose(flat, betas).joints[0] @ turn.T + moved
+        centred = mano.pose(pose, betas).joints[0]
+        centred = centred - centred[0] + moved
+        flipped = np.concatenate([Rotation.from_matrix(np.diag(FLIP) @ turn).as_rotvec(), pose[3:]])
+        by_pose = mano.pose(flipped, betas, moved * FLIP).joints[0] * FLIP
+        assert np.linalg.norm(mano.pose(pose, betas, moved).joints[0] - stored, axis=1).max() < 1e-5
+        for wrong in (about_origin, centred, by_pose):
+            assert np.linalg.norm(wrong - stored, axis=1).min() > 0.015
+
+
+def test_contacts_agree_with_trimesh(root, meshes, mano):
     deepest, touching = [], 0
     for _, _, meta in annotated(root / "ho3d", "train")[::3]:
         mesh = meshes[np.array(meta["objName"]).astype(str).item()]
         R, t = Rotation.from_rotvec(np.ravel(meta["objRot"])).as_matrix(), np.ravel(meta["objTrans"])
-        vertices = hand_of(meta)[0]
+        vertices = hand_of(meta, mano)[0]
         pick = np.argsort(meta["handVertDist"])[::25]
         _, wanted, _ = trimesh.proximity.closest_point_naive(mesh, (vertices[pick] - t) @ R)
         np.testing.assert_allclose(meta["handVertDist"][pick], wanted, atol=6e-4)

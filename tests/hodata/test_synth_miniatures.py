@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ from scipy.ndimage import binary_dilation, maximum_filter, minimum_filter
 from hodata.errors import HodataError
 from hodata.labels import LABELS, MEANINGS, Label
 from hodata.pose.camera import project
+from hodata.pose.mano import TIPS_FREIHAND, load_mano
 from hodata.sources import egohands
 from hodata.synth import native_egohands
-from hodata.synth.hand_model import hand_model
 from hodata.synth.miniatures import write_miniatures
 
 SOURCES = ("freihand", "egohos", "egohands", "mano")  # HO-3D has a file of its own
@@ -81,7 +82,8 @@ def test_freihand_layout(root):
     for subset, rows in (("training", count), ("evaluation", len(list((base / "evaluation" / "rgb").iterdir())))):
         for table in ("K", "xyz", "verts", "mano", "scale"):
             assert len(tables[f"{subset}_{table}"]) == rows
-    model = hand_model("right")
+    model = load_mano(root / "mano" / "models" / "MANO_RIGHT.pkl")
+    astray = 0.0
     for row in range(count):
         K, xyz = np.array(tables["training_K"][row]), np.array(tables["training_xyz"][row])
         verts, mano = np.array(tables["training_verts"][row]), np.array(tables["training_mano"][row])
@@ -90,16 +92,21 @@ def test_freihand_layout(root):
         # As FreiHAND's viewer does: root joint from the last three numbers, pose relative to the mean.
         focal, (u, v), scale = 0.5 * (K[0, 0] + K[1, 1]), mano[0, 58:60], mano[0, 60]
         np.testing.assert_allclose(np.array([u - K[0, 2], v - K[1, 2], focal]) / scale, xyz[9], atol=1e-6)
-        pose = np.concatenate([mano[0, :3], mano[0, 3:48] + model.hands_mean])
-        posed, joints = model.pose(pose, mano[0, 48:58])
-        root_joint = model.keypoints(posed, joints)[9]
-        np.testing.assert_allclose(posed - root_joint + xyz[9], verts, atol=1e-5)
+        posed = model.pose(mano[0, :48], mano[0, 48:58], flat_hand_mean=False)
+        # Their joints are regressed from the posed vertices; those of the chain lie elsewhere.
+        regressed = replace(posed, joints=(model.J_regressor @ posed.vertices[0])[None])
+        theirs, chain = (model.keypoints(p, TIPS_FREIHAND)[0] for p in (regressed, posed))
+        move = xyz[9] - theirs[9]
+        np.testing.assert_allclose(posed.vertices[0] + move, verts, atol=1e-5)
+        np.testing.assert_allclose(theirs + move, xyz, atol=1e-5)
+        astray = max(astray, float(np.linalg.norm(chain + move - xyz, axis=1).max()))
         mask = read(masks[row])
         assert mask.shape == (224, 224, 3) and 0 < (mask[..., 0] >= 128).mean() < 0.6
         seen = project(verts, K)
         inside = (seen > 1).all(axis=1) & (seen < 222).all(axis=1)
         hit = mask[seen[inside, 1].round().astype(int), seen[inside, 0].round().astype(int), 0] >= 128
         assert hit.mean() > 0.35  # the rest hides behind the held thing
+    assert astray > 0.002
     poses = np.array([row[0][3:58] for row in tables["training_mano"]])
     assert len(np.unique(poses, axis=0)) == (count + 1) // 2, "two views share the pose of an instant"
 
