@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from hodata.errors import HodataError
 from hodata.labels import Label
 from hodata.synth.encode import write_gray, write_jpeg
 from hodata.synth.hand_model import hand_model
@@ -30,9 +31,17 @@ TABLES = ("K", "xyz", "verts", "mano", "scale")
 
 
 def plan(frames: int, seed: int) -> list[tuple[str, int, int]]:
-    """Jobs (subset, first id, how many ids): one person each. About `frames` pictures in all."""
+    """Jobs (subset, first id, how many ids): one person each. About `frames` pictures in all.
+
+    Raises:
+        HodataError: more pictures than FreiHAND's numbering has room for.
+    """
     evaluation = max(frames // 10, 4)
     bases = max((frames - evaluation) // VERSIONS, 8)
+    if bases > VERSION_STEP:  # base 32,560 would overwrite picture 0 of version 1
+        raise HodataError(
+            f"synth: freihand has room for at most {VERSION_STEP:,} views of hands, not {bases:,}; lower --frames"
+        )
     jobs = []
     step = VIEWS * INSTANTS_PER_PERSON
     for subset, count in (("training", bases), ("evaluation", evaluation)):

@@ -159,6 +159,7 @@ def test_the_tree(root, name):
         suffix = ".png" if name == "ho3d" else ".jpg"
         segmented = {f"{p.parent.parent.name}/{p.stem}" for p in base.glob(f"{subset}/*/seg/*{suffix}")}
         assert segmented == (full if name == "ho3d_v2" or subset == "train" else set())
+    assert (base / "calibration").exists() == (name == "ho3d")
     assert (base / "evaluation_xyz.json").exists() == (base / "evaluation_verts.json").exists() == (name == "ho3d")
     split = {p.parent.parent.parent.name: p.parent.parent.name for p in pictures_of(base)}
     assert set(split) == {"train", "evaluation"}
@@ -186,18 +187,44 @@ def test_annotations_have_the_real_keys_and_several_types(root, name):
             shapes = dict(TRAIN)
             if subset == "evaluation":
                 shapes = {k: v for k, v in TRAIN.items() if k.startswith(("obj", "cam"))}
-                assert np.ravel(meta.pop("handJoints3D")).shape == (3,) and len(meta.pop("handBoundingBox")) == 4
+                assert meta.pop("handJoints3D").shape == (3,) and len(meta.pop("handBoundingBox")) == 4
             else:
                 assert [int(c) for c in meta.pop("camIDList")] == list(CAMERAS.get(sequence[:-1], (0,)))
                 shapes |= contact if name == "ho3d" else {}
             assert set(meta) == {*shapes, "objName", "objLabel"}
             for key, shape in shapes.items():
-                assert np.shape(meta[key]) == shape, key
+                assert isinstance(meta[key], np.ndarray) and meta[key].shape == shape, key
+            assert type(meta["objName"]) is str
             for key, value in meta.items():
                 kinds.setdefault(key, set()).add(str(getattr(value, "dtype", type(value).__name__)))
-    assert len(protocols) == 4, "Python 2, and Python 3 in three protocols"
-    assert {"float32", "float64", "list"} <= kinds["objTrans"] | kinds["handJoints3D"]
-    assert kinds["objName"] >= {"str", "bytes"} and len(kinds["objLabel"]) == 2
+    assert {protocol for protocol, _ in protocols} == {2, 3, 4}
+    assert {coded for protocol, coded in protocols if protocol == 2} == {False, True}, "of Python 2, and of Python 3"
+    assert kinds["objTrans"] == kinds["camMat"] == {"float32", "float64"}
+    assert kinds["objLabel"] == {"int", "int64"}
+
+
+@pytest.mark.parametrize("name", ["ho3d", "ho3d_v2"])
+def test_the_authors_reader_takes_every_annotation(root, meshes, name):
+    """By the formulas of vis_HO3D.py, which calls methods of arrays and joins names as text: no lists, no bytes."""
+
+    def project_3d(cam_mat, points):
+        points = points.dot(np.array([[1.0, 0, 0], [0, -1, 0], [0, 0, -1]]).T)
+        proj = points.dot(cam_mat.T)
+        return np.stack([proj[:, 0] / proj[:, 2], proj[:, 1] / proj[:, 2]], axis=1)
+
+    for subset in ("train", "evaluation"):
+        for _, _, anno in annotated(root / name, subset):
+            mesh = meshes[(Path("models") / anno["objName"]).name]
+            vertices = np.matmul(mesh.vertices, Rotation.from_rotvec(anno["objRot"].squeeze()).as_matrix().T)
+            vertices += anno["objTrans"]
+            corners = project_3d(anno["camMat"], anno["objCorners3D"])
+            assert (np.ptp(project_3d(anno["camMat"], vertices), axis=0) <= np.ptp(corners, axis=0) + 1).all()
+            joints = anno["handJoints3D"]
+            pixels = project_3d(anno["camMat"], joints if subset == "train" else np.expand_dims(joints, 0))
+            assert pixels.shape == (21 if subset == "train" else 1, 2)
+            if subset == "evaluation":
+                x0, y0, x1, y1 = anno["handBoundingBox"]
+                assert x0 - 60 < pixels[0, 0] < x1 + 60 and y0 - 60 < pixels[0, 1] < y1 + 60
 
 
 def test_hands_and_objects_lie_where_the_picture_shows_them(root, meshes, mano):
