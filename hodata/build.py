@@ -8,18 +8,13 @@ with the same files, whatever the number of workers.
 from __future__ import annotations
 
 import errno
-import os
 import re
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Executor, Future, as_completed
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +22,7 @@ from hodata.errors import HodataError, PlanError, SampleError, Unannotated
 from hodata.labels import LABELS
 from hodata.lock import only_one
 from hodata.plan import BuildOptions, BuildPlan, ShardPlan, build_key, make_plan
+from hodata.processes import spawned
 from hodata.shards import FORMAT_VERSION
 from hodata.shards.index import IndexInfo, TarFacts, read_index, read_info, write_index
 from hodata.shards.manifest import read_manifest, write_manifest
@@ -248,37 +244,16 @@ def _convert_all(
         for job in jobs:
             finished(len(job.shard.records), _convert_shard(job))
         return len(reused)
-    pool = executor or ProcessPoolExecutor(
-        min(options.workers, len(jobs)), mp_context=get_context("spawn"), initializer=_die_with_parent
-    )
-    with pool if executor is None else nullcontext():
+    advice = "finished shards are kept: run the same command again, with fewer --workers if memory is short"
+    with spawned(min(options.workers, len(jobs)), advice) if executor is None else nullcontext(executor) as pool:
         futures: dict[Future[int], _Job] = {pool.submit(_convert_shard, job): job for job in jobs}
         try:
             for future in as_completed(futures):
                 finished(len(futures[future].shard.records), future.result())
-        except BrokenProcessPool:
-            raise HodataError(
-                "a worker process died (killed, or out of memory); finished shards are kept: run the same command "
-                "again, with fewer --workers if memory is short"
-            ) from None
         finally:
             for future in futures:
                 future.cancel()
     return len(reused)
-
-
-def _die_with_parent() -> None:
-    """In a worker: when the parent is killed, stop at once instead of writing beside the build that follows."""
-    parent = parent_process()
-    if parent is None:
-        return
-    sentinel = parent.sentinel
-
-    def watch() -> None:
-        wait([sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _convert_shard(job: _Job) -> int:
@@ -388,8 +363,3 @@ def _installed(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
-
-
-def default_workers() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -55,13 +56,14 @@ def synth(out: Path, sources: Sequence[str], frames: int, seed: int, workers: in
     They have the folders, file names and label ids of the real ones, so everything can be tried before a download
     has finished. Nothing in them comes from the real datasets.
     """
-    from hodata.build import default_workers
+    from hodata.processes import processors
     from hodata.synth.miniatures import write_miniatures
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's stop is as good as Ctrl-C
     every = not sources or "all" in sources
     names = tuple(name for name in SYNTH_SOURCES if every or name in sources)
     with progress("drawing", "pictures") as show:
-        facts = write_miniatures(out, names, frames, seed, workers or default_workers(), show)
+        facts = write_miniatures(out, names, frames, seed, workers or processors(), show)
     if as_json:
         print_json(facts)
         return
@@ -70,12 +72,16 @@ def synth(out: Path, sources: Sequence[str], frames: int, seed: int, workers: in
 
 
 def _use_of(name: str, out: Path) -> str:
-    """What to do with a miniature."""
+    """What to do with a miniature, in commands that work as they stand."""
+    path = {part: shlex.quote(str(out / part)) for part in (name, "mano", "ycb")}
     if name in ("mano", "ycb"):
-        return f"goes with  hodata build --source ho3d ... --{name} {out / name}"
-    models = f" --mano {out / 'mano'} --ycb {out / 'ycb'}" if name.startswith("ho3d") else ""
-    source = "ho3d" if name.startswith("ho3d") else name
-    return f"build it with  hodata build --source {source} --root {out / name}{models} --out shards/"
+        return f"goes with  hodata build --source ho3d ... --{name} {path[name]}"
+    if not name.startswith("ho3d"):
+        return f"build it with  hodata build --source {name} --root {path[name]} --out shards/"
+    missing = "".join(f" --source {part}" for part in ("mano", "ycb") if not (out / part).is_dir())
+    first = f"hodata synth --out {shlex.quote(str(out))}{missing} && " if missing else ""
+    models = f"--mano {path['mano']} --ycb {path['ycb']}"
+    return f"build it with  {first}hodata build --source ho3d --root {path[name]} {models} --out shards/"
 
 
 @cli.command()
@@ -187,8 +193,9 @@ def build(
     \b
     hodata build --source egohos --root ~/data/egohos --out shards/
     """
-    from hodata.build import BuildOptions, default_workers, make_plan
+    from hodata.build import BuildOptions, make_plan
     from hodata.build import build as run_build
+    from hodata.processes import processors
     from hodata.sources import find_root, source_class
 
     if max_errors is not None and on_error != "skip":
@@ -208,7 +215,7 @@ def build(
         on_error=on_error,
         max_errors=-1 if max_errors is None else max_errors,
         overwrite=overwrite,
-        workers=workers or default_workers(),
+        workers=workers or processors(),
     )
     with progress("reading tables", "MB") as show:
         plan = make_plan(dataset, options, show)

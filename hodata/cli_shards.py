@@ -121,7 +121,7 @@ def verify(
     Without --full it promises file sizes, the index and the table of members, and no more. With --full, --where and
     --exclude choose which samples are decoded; every byte is still read.
     """
-    from hodata.build import default_workers
+    from hodata.processes import processors
     from hodata.shards.select import Selector
     from hodata.shards.verify import verify as run_verify
 
@@ -132,7 +132,7 @@ def verify(
         result = run_verify(
             shards,
             full=full,
-            workers=workers or default_workers(),
+            workers=workers or processors(),
             selector=selector,
             progress=_in_megabytes(show) if full else show,
         )
@@ -201,7 +201,7 @@ def index_command(
     \b
     hodata index 'data/*.tar' --meaning hand-wrist --mask-suffix seg.png --split train --group-pattern '^([^/]+)/'
     """
-    from hodata.build import default_workers
+    from hodata.processes import processors
     from hodata.shards.foreign import ForeignOptions, index_tars
 
     if image_suffix:
@@ -209,7 +209,7 @@ def index_command(
     options["split"] = options["split"] or ""
     with progress("indexing", "MB") as show:
         found = index_tars(
-            tars, ForeignOptions(**options), workers=workers or default_workers(), progress=_in_megabytes(show)
+            tars, ForeignOptions(**options), workers=workers or processors(), progress=_in_megabytes(show)
         )
     left_out = [item for tar in found for item in tar.left_out]
     samples = sum(tar.samples for tar in found)

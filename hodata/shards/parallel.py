@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, wait
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
-from hodata.errors import HodataError
+from hodata.processes import spawned
 
 Result = TypeVar("Result")
 Advance = Callable[[int], None]
@@ -59,23 +58,14 @@ def _in_processes(
     total: int,
     report: Callable[[int, int], None],
 ) -> Iterator[Result]:
-    context = get_context("spawn")
-    counter = context.Value("q", 0)
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(counter,)) as pool:
+    counter = get_context("spawn").Value("q", 0)
+    with spawned(workers, "run the command again with fewer --workers", _start, (counter,)) as pool:
         futures: list[Future[Result]] = [pool.submit(_run, work, job) for job in jobs]
-        try:
-            for future in futures:
-                while not future.done():
-                    wait([future], timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
-                    report(min(counter.value, total), total)
-                yield future.result()
-        except BrokenProcessPool:
-            raise HodataError(
-                "a worker process died (killed, or out of memory); run the command again with fewer --workers"
-            ) from None
-        finally:
-            for future in futures:
-                future.cancel()
+        for future in futures:
+            while not future.done():
+                wait([future], timeout=_POLL_SECONDS)
+                report(min(counter.value, total), total)
+            yield future.result()
 
 
 def _start(counter: Any) -> None:

@@ -19,15 +19,12 @@ from hodata.synth import hand_shape
 Array = NDArray[np.float64]
 
 PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
-JOINT_NAMES = (
-    "wrist",
-    *(f"{finger}{n}" for finger in ("index", "middle", "pinky", "ring", "thumb") for n in (1, 2, 3)),
-)
 # Finger tips as FreiHAND reads them: thumb, index, middle, ring, pinky.
 TIPS = TIPS_FREIHAND
 # Other code takes a neighbour of the tip: HO-3D index 333 and middle 444, smplx ring 554 and pinky 671.
 _NEIGHBOURS = {320: 333, 443: 444, 555: 554, 672: 671}
 BETAS = 10
+SIZE_PER_BETA = 0.045  # how much larger a hand is for a unit of the first shape number
 
 
 @dataclass(frozen=True)
@@ -206,7 +203,7 @@ def _smooth(t: Array) -> Array:
 def _shape_dirs(vertices: Array, joints: Array, tips: Array, weights: Array) -> tuple[Array, Array]:
     """Ten ways in which hands differ, as displacements of vertices [778, 3, 10] and joints [16, 3, 10]."""
     V, J = np.zeros((*vertices.shape, BETAS)), np.zeros((*joints.shape, BETAS))
-    V[..., 0], J[..., 0] = 0.045 * vertices, 0.045 * joints  # size
+    V[..., 0], J[..., 0] = SIZE_PER_BETA * vertices, SIZE_PER_BETA * joints
     base = np.zeros_like(joints)  # the first joint of each joint's finger
     for k, (first, points) in enumerate(_fingers(joints, tips)):
         own = weights[:, first : first + 3].sum(axis=1)[:, None]

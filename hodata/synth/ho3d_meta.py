@@ -1,7 +1,8 @@
 """HO-3D's annotation of a frame: a dict in the OpenGL camera frame, pickled by Python 2 or by Python 3.
 
-No real file's number types are known for certain, so the miniatures vary them: float32 and float64, arrays and lists,
-`str` and `bytes`, numbers and 0-d arrays, and four pickle protocols.
+No real file's number types are known for certain, so the miniatures vary what the authors' own reader
+(vis_HO3D.py of ho3d) takes: float32 and float64, numbers and 0-d arrays, Python 2's pickles and three protocols of
+Python 3.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from hodata.pose.camera import OPENCV_FROM_OPENGL as FLIP
 from hodata.pose.camera import axis_angle, flip_opengl, project, rodrigues
-from hodata.synth.hand_model import hand_model
+from hodata.synth.mano_frame import full_pose, wrist_joint
 from hodata.synth.python2_pickle import dumps
 from hodata.synth.scene import HandTruth, ObjectTruth
 from hodata.synth.ycb_shapes import LABELS, stand_in
@@ -34,16 +35,15 @@ def joints_of(hand: HandTruth) -> Array:
 
 def annotation(hand: HandTruth, item: ObjectTruth, K: Array, cameras: list[str]) -> dict[str, Any]:
     """Every field of a training frame but the contacts; float64."""
-    model, stand = hand_model("right"), stand_in(item.name)
+    stand = stand_in(item.name)
     pose = hand.pose.copy()
     pose[:3] = axis_angle(FLIP @ rodrigues(pose[:3]))
-    root = model.joints[0] + model.joint_dirs[0] @ hand.betas
     R, t = FLIP @ item.R, FLIP @ item.t
     rest = stand.corners()
     return {
-        "handPose": pose,
+        "handPose": full_pose("right", pose),
         "handBeta": hand.betas.copy(),
-        "handTrans": FLIP @ hand.translation - root,  # the hand turns about its root joint
+        "handTrans": FLIP @ hand.translation - wrist_joint("right", hand.betas),  # the hand turns about that joint
         "handJoints3D": joints_of(hand),
         "camMat": K.copy(),
         "objRot": axis_angle(R)[:, None],
@@ -67,14 +67,13 @@ def contacts(hand: HandTruth, item: ObjectTruth) -> dict[str, Any]:
     }
 
 
-def withheld(meta: dict[str, Any], hand: HandTruth, style: int) -> dict[str, Any]:
+def withheld(meta: dict[str, Any], hand: HandTruth) -> dict[str, Any]:
     """An evaluation frame's annotation: of the hand only root joint and box."""
     pixels = project(hand.vertices, meta["camMat"])
     low, high = np.floor(pixels.min(axis=0)), np.ceil(pixels.max(axis=0))
     box = [int(v) for v in (*low, *high)]
-    root = meta["handJoints3D"][0]
     out = {k: v for k, v in meta.items() if k not in ("handPose", "handBeta", "handTrans", "camIDList")}
-    return out | {"handJoints3D": root[None] if style % 2 else root, "handBoundingBox": box}
+    return out | {"handJoints3D": meta["handJoints3D"][0], "handBoundingBox": box}
 
 
 def emptied(meta: dict[str, Any]) -> dict[str, Any]:
@@ -84,15 +83,11 @@ def emptied(meta: dict[str, Any]) -> dict[str, Any]:
 
 def pickled(meta: dict[str, Any], style: int) -> bytes:
     """The file's bytes in one of `STYLES` ways."""
-    arrays = {k: v for k, v in meta.items() if isinstance(v, np.ndarray)}
-    floats = {k: v for k, v in arrays.items() if v.dtype == np.float64}
     if style == 0:  # Python 2
         return dumps(meta)
     if style == 1:
-        short = {k: v.astype(np.float32) for k, v in floats.items()}
-        return pickle.dumps(meta | short | {"camMat": meta["camMat"].tolist()}, protocol=2)
+        floats = {k: v for k, v in meta.items() if isinstance(v, np.ndarray) and v.dtype == np.float64}
+        return pickle.dumps(meta | {k: v.astype(np.float32) for k, v in floats.items()}, protocol=2)
     if style == 2:
-        lists = {k: meta[k].tolist() for k in ("objTrans", "objCorners3DRest") if meta[k] is not None}
-        return pickle.dumps(meta | lists | {"objLabel": np.array(meta["objLabel"])}, protocol=4)
-    lists = {k: meta[k].tolist() for k in ("handJoints3D", "objRot") if meta[k] is not None}
-    return pickle.dumps(meta | lists | {"objName": meta["objName"].encode()}, protocol=3)
+        return pickle.dumps(meta | {"objLabel": np.array(meta["objLabel"])}, protocol=4)
+    return pickle.dumps(meta, protocol=3)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hodata.errors import HodataError
 from hodata.synth.stage_table import Plot
 from hodata.synth.streams import stream
 
 STEP = (2, 10)  # smallest and largest distance of frame numbers
+FIRST, LAST = 120, 9999  # the first frame's number is below the one, every number at most the other: four digits
 SPAN = 210  # frame numbers that a sequence should cover: one period of a `lift`
 
 # Recordings of several cameras, by name without the camera's digit: the digits there are.
@@ -110,16 +112,24 @@ def plan_sequences(frames: int, seed: int) -> list[Job]:
 
     Pictures of one sequence are near twins, and what a model makes of a recording that it never saw hangs on how many
     it did see: the real dataset has 68. About a sixth of the pictures are for evaluation; there 11,524 of 77,558 are.
+
+    Raises:
+        HodataError: more pictures than names of four digits.
     """
     count = min(max(frames // 18, 8), len(SEQUENCES))
     spread = max(frames - count, 0)  # after one for each
+    if FIRST + STEP[0] * (spread // count + 1) >= LAST:
+        raise HodataError(
+            f"synth: ho3d has room for at most {count * ((LAST - FIRST) // STEP[0]):,} pictures, not {frames:,}; "
+            "lower --frames"
+        )
     jobs: list[Job] = []
     train = 0
     for k, sequence in enumerate(SEQUENCES[:count]):
         own = 1 + spread * (k + 1) // count - spread * k // count
         usual = 1 + spread // count  # the same for all cameras of a recording
         step = min(max(SPAN // usual, STEP[0]), STEP[1])
-        first = int(stream(seed, "ho3d", sequence.recording, "first").integers(0, 120))
+        first = int(stream(seed, "ho3d", sequence.recording, "first").integers(0, FIRST))
         states = []
         for _ in range(own):
             flaw = _FLAWS.get(train % 41) if sequence.subset == "train" else None

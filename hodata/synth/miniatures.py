@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
+import os
 import shutil
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from hodata.errors import HodataError
+from hodata.lock import only_one
+from hodata.processes import spawned
 
 SOURCES = ("freihand", "egohos", "egohands", "ho3d", "ho3d_v2", "mano", "ycb")
 _COST = {"egohands": 10, "ho3d": 4, "ho3d_v2": 4}  # of a picture, roughly
-MARKER = "SYNTHETIC.json"  # says that a folder was made here, and how
+MARKER = "SYNTHETIC.json"  # says that a folder was made here, how, and what is in it
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ def write_miniatures(
 ) -> dict[str, dict[str, Any]]:
     """Write OUT/<source> for each source, in the layout its authors ship.
 
-    The bytes depend on `frames` and `seed` only. Every folder appears complete or not at all; one that was made here
-    before is replaced.
+    Same environment and CPU family, same `frames` and `seed`: same bytes, from any number of workers. Every folder
+    appears complete or not at all; one that was made here before, and holds nothing else, is replaced.
 
     Args:
         out: parent folder; made if missing.
@@ -53,7 +55,8 @@ def write_miniatures(
         source -> {path, pictures, jobs}.
 
     Raises:
-        HodataError: an unknown source, a number out of range, or OUT/<source> holds something else.
+        HodataError: an unknown source, a number out of range, OUT/<source> holds something else, another run writes
+            there, the disk refuses, or a worker died. It says what was replaced by then and what could not be removed.
     """
     unknown = sorted(set(sources) - set(SOURCES))
     if unknown:
@@ -62,37 +65,78 @@ def write_miniatures(
         raise HodataError(f"synth: frames ({frames}) and workers ({workers}) must be at least 1")
     out = Path(out)
     names = [name for name in SOURCES if name in sources]
-    for name in names:
-        _refuse_foreign(out / name)
-    out.mkdir(parents=True, exist_ok=True)
     plans = {name: _writer(name).plan(frames, seed) for name in names}
     partial = {name: out / f".{name}.partial" for name in names}
+    new: list[str] = []  # what is in place
     try:
-        for folder in partial.values():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-        jobs = [
-            _Job(name, number, partial[name], what, seed) for name in names for number, what in enumerate(plans[name])
-        ]
-        results = _run(jobs, workers, progress)
-        report = {}
-        for name in names:
-            done = [results[job.source, job.number] for job in jobs if job.source == name]
-            _writer(name).finish(partial[name], plans[name], done)
-            pictures = sum(_size(name, what) for what in plans[name])
-            _write_marker(partial[name], name, frames, seed, pictures)
-            report[name] = {"path": str(out / name), "pictures": pictures, "jobs": len(done)}
-        for name in names:
-            shutil.rmtree(out / name, ignore_errors=True)
-            partial[name].rename(out / name)
+        if out.exists() and not out.is_dir():
+            raise HodataError(f"synth: {out} is a file; choose another --out")
+        out.mkdir(parents=True, exist_ok=True)
+        with only_one(out / ".synth.lock", HodataError(f"synth: another run is writing to {out}; wait for it")):
+            for name in names:
+                _refuse_foreign(out / name)
+            try:
+                for folder in partial.values():
+                    shutil.rmtree(folder, ignore_errors=True)
+                    folder.mkdir()
+                report = _draw(plans, partial, frames, seed, workers, progress)
+                for name in names:
+                    _put(partial[name], out / name)
+                    new.append(name)
+                    if _aside(out / name).exists():
+                        shutil.rmtree(_aside(out / name))
+            finally:
+                for folder in partial.values():
+                    shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
+        left = [str(f) for name in names for f in (partial[name], _aside(out / name)) if os.path.lexists(f)]
         raise HodataError(
-            f"synth: cannot write to {out} ({error.strerror or error}); nothing was left there"
+            f"synth: cannot write to {out} ({error}); "
+            + (f"only {', '.join(new)} is new there" if new else "nothing was replaced there")
+            + (f"; remove {', '.join(left)}" if left else "")
         ) from error
-    finally:
-        for folder in partial.values():
-            shutil.rmtree(folder, ignore_errors=True)
+    return {name: {"path": str(out / name), **facts} for name, facts in report.items()}
+
+
+def _draw(
+    plans: dict[str, list[Any]],
+    folders: dict[str, Path],
+    frames: int,
+    seed: int,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, dict[str, Any]]:
+    """Fill the folders; returns source -> {pictures, jobs}."""
+    jobs = [_Job(name, number, folders[name], what, seed) for name in plans for number, what in enumerate(plans[name])]
+    results = _run(jobs, workers, progress)
+    report = {}
+    for name, plan in plans.items():
+        done = [results[job.source, job.number] for job in jobs if job.source == name]
+        _writer(name).finish(folders[name], plan, done)
+        pictures = sum(_size(name, what) for what in plan)
+        _write_marker(folders[name], name, frames, seed, pictures)
+        report[name] = {"pictures": pictures, "jobs": len(done)}
     return report
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _put(finished: Path, folder: Path) -> None:
+    """Put a finished miniature in its place; the one before is then aside, or stays where this fails."""
+    _refuse_foreign(folder)  # once more: drawing takes minutes, in which somebody may unpack a dataset
+    old = _aside(folder)
+    if old.exists():  # of a run that was killed here
+        shutil.rmtree(old)
+    if folder.exists():
+        folder.rename(old)
+    try:
+        finished.rename(folder)
+    except BaseException:
+        if old.exists():
+            old.rename(folder)
+        raise
 
 
 def _writer(name: str) -> Any:
@@ -129,30 +173,54 @@ def _run(jobs: list[_Job], workers: int, progress: Callable[[int, int], None] | 
         for job in jobs:
             note(job, _work(job))
         return results
-    # The longest jobs first. Spawned, not forked: the caller may run threads.
-    order = sorted(jobs, key=lambda job: -_size(job.source, job.what) * _COST.get(job.source, 1))
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    order = sorted(jobs, key=lambda job: -_size(job.source, job.what) * _COST.get(job.source, 1))  # the longest first
+    with spawned(workers, "run the command again with fewer --workers") as pool:
         waiting: dict[Future[Any], _Job] = {pool.submit(_work, job): job for job in order}
-        try:
-            for future in as_completed(waiting):
-                note(waiting[future], future.result())
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+        for future in as_completed(waiting):
+            note(waiting[future], future.result())
     return results
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Raise unless `folder` is missing, empty, or was made here."""
+    """Raise unless `folder` is missing, empty, or holds what was made here and nothing else: it will be replaced."""
+    advice = "choose another --out or move it away"
+    if folder.is_symlink():
+        raise HodataError(f"synth: {folder} is a link, and the whole folder would be replaced; {advice}")
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise HodataError(f"synth: {folder} is a file; choose another --out")
-    if any(folder.iterdir()) and not (folder / MARKER).is_file():
+        raise HodataError(f"synth: {folder} is a file; {advice}")
+    if not any(folder.iterdir()):
+        return
+    if not (folder / MARKER).is_file():
         raise HodataError(
-            f"synth: {folder} holds files that synth did not write (no {MARKER}); they may be a real dataset: "
-            "choose another --out or move them away"
+            f"synth: {folder} holds files that synth did not write (no {MARKER}); they may be a real dataset: {advice}"
         )
+    try:
+        ours = json.loads((folder / MARKER).read_text())["files"]
+        foreign = next((name for name, size in _files_in(folder) if name != MARKER and ours.get(name) != size), None)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise HodataError(
+            f"synth: {folder / MARKER} does not list what synth wrote (an earlier version did not): remove {folder} if "
+            "nothing else is in it, or choose another --out"
+        ) from None
+    if foreign is not None:
+        raise HodataError(
+            f"synth: {folder / foreign} is not as synth wrote it, so a real dataset may be in {folder}: {advice}"
+        )
+
+
+def _files_in(folder: Path) -> Iterator[tuple[str, int]]:
+    """Name and bytes of every file and link below a folder."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for here, folders, files in os.walk(folder, onerror=refuse):
+        folders.sort()
+        for name in sorted([*files, *(name for name in folders if (Path(here) / name).is_symlink())]):
+            path = Path(here) / name
+            yield path.relative_to(folder).as_posix(), path.lstat().st_size
 
 
 def _write_marker(folder: Path, name: str, frames: int, seed: int, pictures: int) -> None:
@@ -166,5 +234,6 @@ def _write_marker(folder: Path, name: str, frames: int, seed: int, pictures: int
         "seed": seed,
         "pictures": pictures,
         "note": "drawn by a program: no picture, person or number of the real dataset is in here",
+        "files": dict(_files_in(folder)),  # name -> bytes: what the next run may replace
     }
     (folder / MARKER).write_text(json.dumps(facts, indent=2) + "\n")

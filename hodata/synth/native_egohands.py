@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hodata.errors import HodataError
 from hodata.labels import Label
 from hodata.synth.encode import write_gray, write_jpeg
 from hodata.synth.outlines import outline
@@ -22,6 +23,7 @@ from hodata.synth.world import OWNER_OTHER, OWNER_SELF
 NAME = "egohands"
 FOLDER = "_LABELLED_SAMPLES"
 SIZE = (1280, 720)
+VIDEO_FRAMES = 2700
 SHARE = 0.4  # of `frames`: these pictures are many times larger than the others
 # Games, each filmed by both players: all 24 of the real dataset, first one at each place with each game. Official test
 # videos are among the first twelve too: the first, fifth and tenth game, first viewer.
@@ -46,14 +48,21 @@ Job = tuple[tuple[str, str, str, str], tuple[int, ...]]  # a video's words, its 
 
 
 def plan(frames: int, seed: int) -> list[Job]:
-    """One job for each video: `frames` * 0.4 pictures in 8 to 48 videos, as many as there are of 5 pictures."""
+    """One job for each video: `frames` * 0.4 pictures in 8 to 48 videos, as many as there are of 5 pictures.
+
+    Raises:
+        HodataError: more pictures than a video of the real dataset has frames.
+    """
     total = max(round(frames * SHARE), 8)
     games = GAMES[: int(np.clip(total // 10, 4, len(GAMES)))]
     videos = [words for a, b, c, d in games for words in ((a, b, c, d), (a, b, d, c))]
+    if total > len(videos) * VIDEO_FRAMES:
+        room = len(videos) * VIDEO_FRAMES
+        raise HodataError(f"synth: egohands has room for at most {room:,} pictures, not {total:,}; lower --frames")
     jobs = []
     for k, words in enumerate(sorted(videos)):
         count = total // len(videos) + (k < total % len(videos))
-        numbers = stream(seed, NAME, *words).choice(2700, count, replace=False)
+        numbers = stream(seed, NAME, *words).choice(VIDEO_FRAMES, count, replace=False)
         jobs.append((words, tuple(sorted(int(n) for n in numbers))))
     return jobs
 

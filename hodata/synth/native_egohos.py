@@ -75,7 +75,7 @@ def finish(folder: Path, jobs: list[Job], results: list[None]) -> None:
 
 
 def contact(label: np.ndarray) -> np.ndarray:
-    """Where hands meet first-order objects, uint8 [H, W] of 0 and 255.
+    """Where hands meet first-order objects, uint8 [H, W] of 0 and 1.
 
     Both are dilated by a 5x5 square `int(width / 456)` times, then intersected (preprocess_script of EgoHOS).
     """
@@ -84,7 +84,7 @@ def contact(label: np.ndarray) -> np.ndarray:
     # n dilations by a 5x5 square are one by a square of 4n + 1.
     reach = 4 * int(label.shape[1] / 456) + 1
     hands, things = (maximum_filter(np.isin(label, ids).view(np.uint8), reach) > 0 for ids in ((1, 2), (3, 4, 5)))
-    return np.where(hands & things, np.uint8(255), np.uint8(0))
+    return (hands & things).astype(np.uint8)
 
 
 def _stem(number: int, outdomain: bool, seed: int) -> str:

@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from hodata.errors import HodataError
 from hodata.labels import Label
 from hodata.synth.encode import write_gray, write_jpeg
 from hodata.synth.hand_model import hand_model
+from hodata.synth.mano_frame import full_pose
+from hodata.synth.native_mano import joint_regressor
 from hodata.synth.scene import compose, truths
 from hodata.synth.streams import stream
 
@@ -28,9 +31,17 @@ TABLES = ("K", "xyz", "verts", "mano", "scale")
 
 
 def plan(frames: int, seed: int) -> list[tuple[str, int, int]]:
-    """Jobs (subset, first id, how many ids): one person each. About `frames` pictures in all."""
+    """Jobs (subset, first id, how many ids): one person each. About `frames` pictures in all.
+
+    Raises:
+        HodataError: more pictures than FreiHAND's numbering has room for.
+    """
     evaluation = max(frames // 10, 4)
     bases = max((frames - evaluation) // VERSIONS, 8)
+    if bases > VERSION_STEP:  # base 32,560 would overwrite picture 0 of version 1
+        raise HodataError(
+            f"synth: freihand has room for at most {VERSION_STEP:,} views of hands, not {bases:,}; lower --frames"
+        )
     jobs = []
     step = VIEWS * INSTANTS_PER_PERSON
     for subset, count in (("training", bases), ("evaluation", evaluation)):
@@ -82,11 +93,13 @@ def finish(folder: Path, jobs: list[tuple[str, int, int]], results: list[list[di
 
 def _row(hand: Any, K: np.ndarray) -> dict[str, Any]:
     """One row of each table, with FreiHAND's conventions: pose relative to the mean, root = joint 9."""
-    xyz = hand.keypoints
+    model = hand_model("right")
+    # The authors' joints are regressed from the posed vertices, which bent fingers carry away from the chain's joints.
+    xyz = model.keypoints(hand.vertices, joint_regressor() @ hand.vertices)
     focal = 0.5 * (K[0, 0] + K[1, 1])
     scale = focal / xyz[9, 2]
     root = xyz[9, :2] * scale + K[:2, 2]
-    pose = np.concatenate([hand.pose[:3], hand.pose[3:] - hand_model("right").hands_mean])
+    pose = full_pose("right", np.concatenate([hand.pose[:3], hand.pose[3:] - model.hands_mean]))
     return {
         "K": K.tolist(),
         "xyz": np.round(xyz, 8).tolist(),

@@ -1,8 +1,8 @@
 """Miniature HO-3D, versions 2 and 3: sequences, depth, annotations, lists, calibration and rendered segmentations.
 
 Some listed training frames have an annotation of None, or none at all; some frames are not listed. Evaluation frames
-tell the root joint only; version 3 has the ground truth that was published later beside it. The pictures are the same
-in both versions.
+tell the root joint only. Version 3 alone has calibration files and, beside the frames, the ground truth that was
+published later. The pictures are the same in both versions.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class Ho3d:
         seg_of: subsets that have segmentations.
         contacts: annotations have the contact fields.
         released: the evaluation's ground truth is there.
+        calibrated: the cameras of a recording have calibration files.
     """
 
     image: str
@@ -52,6 +53,7 @@ class Ho3d:
     seg_of: tuple[str, ...]
     contacts: bool
     released: bool
+    calibrated: bool
 
     def plan(self, frames: int, seed: int) -> list[Job]:
         """One job for each sequence."""
@@ -66,7 +68,7 @@ class Ho3d:
         sequence = job.sequence
         plot = sequence.plot(seed)
         rows: list[dict[str, Any]] = []
-        if job.leads and sequence.recording in CAMERAS:
+        if self.calibrated and job.leads and sequence.recording in CAMERAS:
             _write_calibration(folder / "calibration" / sequence.recording / "calibration", sequence, seed)
         for frame, state in job.frames:
             shot = compose_take(plot, frame, SIZE, sequence.camera)
@@ -109,7 +111,7 @@ class Ho3d:
         cameras = [str(digit) for digit in CAMERAS.get(sequence.recording, (0,))]
         meta = ho3d_meta.annotation(hands[0], things[0], view.K, cameras)
         if sequence.subset == "evaluation":
-            meta = ho3d_meta.withheld(meta, hands[0], style)
+            meta = ho3d_meta.withheld(meta, hands[0])
         elif self.contacts:
             meta |= ho3d_meta.contacts(hands[0], things[0])
         path.write_bytes(ho3d_meta.pickled(meta if state == "annotated" else ho3d_meta.emptied(meta), style))
@@ -126,8 +128,8 @@ class Ho3d:
             write_png(path, picture)
 
 
-V3 = Ho3d(".jpg", ".png", (0, 0, 255), (0, 255, 0), ("train",), contacts=True, released=True)
-V2 = Ho3d(".png", ".jpg", (255, 0, 0), (0, 0, 255), ("train", "evaluation"), contacts=False, released=False)
+V3 = Ho3d(".jpg", ".png", (0, 0, 255), (0, 255, 0), ("train",), True, True, True)
+V2 = Ho3d(".png", ".jpg", (255, 0, 0), (0, 0, 255), ("train", "evaluation"), False, False, False)
 
 
 def depth_picture(depth: NDArray[np.float32]) -> NDArray[np.uint8]:

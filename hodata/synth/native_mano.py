@@ -1,11 +1,12 @@
 """The stand-in hand as MANO's own model files: MANO_RIGHT.pkl and MANO_LEFT.pkl, with none of MANO's data.
 
-Same keys, shapes, class names and Python-2 pickle protocol as the real files, so a reader of those reads these. Three
+Same keys, shapes, class names and Python-2 pickle protocol as the real files, so a reader of those reads these. Four
 things to know:
+* Hands lie and point as in the real files (`mano_frame`): the wrist joint off the origin, left mirrored in x.
 * `posedirs` is all zeros: the stand-in hand is skinned without pose blend shapes, and so are the pictures.
-* The left file has the fault of the real one: the x component of `shapedirs` has the wrong sign
-  (`shapedirs[:, 0, :] *= -1` cures it, smplx issue 48).
-* `J_regressor` is exact: applied to any shaped mesh it gives the joints of `HandModel`.
+* The left file has the fault of the real one: the x component of `shapedirs` has the wrong sign, so it equals the right
+  one's (`shapedirs[:, 0, :] *= -1` cures it, smplx issue 48).
+* `J_regressor` is exact: applied to any shaped mesh it gives the joints of the hand.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hodata.synth.hand_model import BETAS, PARENTS, HandModel, hand_model, mirror_pose
+from hodata.synth.hand_model import BETAS, PARENTS, SIZE_PER_BETA, hand_model, mirror_pose
+from hodata.synth.mano_frame import TURN, WRIST, finger_poses
 from hodata.synth.python2_pickle import Instance, dumps
 from hodata.synth.streams import stream
 
@@ -53,26 +55,26 @@ def pictures(job: str) -> int:
 
 def model_fields(side: str) -> dict[str, Any]:
     """The model file of a side (`left` or `right`) as a dict, before pickling."""
-    model = hand_model(side)
-    right = hand_model("right")
+    model, turn, wrist = hand_model(side), TURN[side], WRIST[side]
     components = _components()
     coefficients = stream(0, NAME, "coefficients").normal(0, 0.5, (POSES, 45))
     if side == "left":
         components = mirror_pose(components)
-    shape_dirs = model.shape_dirs.copy()
+    shape_dirs = model.shape_dirs * turn[:, None]
+    shape_dirs[..., 0] += SIZE_PER_BETA * wrist
     if side == "left":
         shape_dirs[:, 0, :] *= -1  # the fault of the real file
     return {
-        "hands_components": components,
+        "hands_components": finger_poses(side, components),
         "f": model.faces.astype(np.uint32),
-        "J_regressor": _csc(joint_regressor(right)),
+        "J_regressor": _csc(joint_regressor()),
         "kintree_table": np.array([PARENTS, range(16)], dtype=np.int64).astype(np.uint32),
-        "J": model.joints,
+        "J": model.joints * turn + wrist,
         "hands_coeffs": coefficients,
         "weights": model.weights,
         "posedirs": np.zeros((len(model.vertices), 3, 135)),
-        "hands_mean": model.hands_mean,
-        "v_template": model.vertices,
+        "hands_mean": finger_poses(side, model.hands_mean),
+        "v_template": model.vertices * turn + wrist,
         "shapedirs": _selection(shape_dirs),
         "bs_style": "lbs",
         "bs_type": "lrotmin",
@@ -86,13 +88,15 @@ def _components() -> Array:
     return np.ascontiguousarray(q)
 
 
-def joint_regressor(model: HandModel) -> Array:
-    """[16, 778]: rows sum to 1; row j times any shaped mesh is joint j.
+@lru_cache(maxsize=1)
+def joint_regressor() -> Array:
+    """[16, 778] of either side: rows sum to 1; row j times any shaped mesh is joint j.
 
     For each joint the least-norm weights of the vertices near it that meet 34 linear conditions: their sum, the
     joint at rest (3) and its displacement by each shape number (30). Both sides share it, since a mirror changes
-    signs only.
+    signs only. Of a bent hand it gives other points than the chain of joints, as MANO's does.
     """
+    model = hand_model("right")
     count = len(model.vertices)
     conditions = np.concatenate([np.ones((1, count)), model.vertices.T, model.shape_dirs.reshape(count, 3 * BETAS).T])
     regressor = np.zeros((16, count))

@@ -57,9 +57,9 @@ def compose_take(plot: Plot, frame: int, size: tuple[int, int], camera: int) -> 
     )  # fmt: skip
 
 
-def scaled(K: Array, size: tuple[int, int], full: tuple[int, int] = (640, 480)) -> Array:
-    """K [3, 3] of pictures of `full` size, for the same pictures at another size."""
-    s = np.array([size[0] / full[0], size[1] / full[1]])
+def scaled(K: Array, size: tuple[int, int]) -> Array:
+    """K [3, 3] of pictures of 640x480, for the same pictures at another size."""
+    s = np.array([size[0] / 640, size[1] / 480])
     out = K.copy()
     out[:2] *= s[:, None]
     out[:2, 2] += 0.5 * s - 0.5  # pixel centres lie at integer coordinates

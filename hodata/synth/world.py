@@ -84,15 +84,13 @@ class World:
         self._texture.append(texture)
         self._count += len(vertices)
 
-    def add_object(
-        self, kind: str, mesh: Mesh, R: Array, t: Array, materials: list[Array], label: Label, casts: bool = True
-    ) -> None:
+    def add_object(self, kind: str, mesh: Mesh, R: Array, t: Array, materials: list[Array], label: Label) -> None:
         """Add a solid's mesh at its place; `materials` are those of its slots."""
         moved = mesh.moved(R, t)
         parts = [
             (mesh.faces[mesh.slots == slot], materials[slot % len(materials)], label) for slot in np.unique(mesh.slots)
         ]
-        self.add(moved.vertices, moved.normals, mesh.vertices, parts, casts=casts)
+        self.add(moved.vertices, moved.normals, mesh.vertices, parts)
         self._occupied.append(moved.vertices)
         self.objects.append(PlacedObject(kind, R, t, mesh, label))
 

@@ -103,9 +103,9 @@ def draw_mesh(surface: Surface) -> Mesh:
 _Made = tuple[Surface, list[Hold]]
 
 
-def _sides(height: float, x: float, grip: float, at: tuple[float, float] = (0.0, 0.0)) -> list[Hold]:
+def _sides(height: float, x: float, grip: float) -> list[Hold]:
     """Holds round an upright thing, thumb up, the palm on its left or right end in x."""
-    return [Hold((at[0], at[1], height), (0, 0, 1), (s * x, 0, 0), grip) for s in (1.0, -1.0)]
+    return [Hold((0, 0, height), (0, 0, 1), (s * x, 0, 0), grip) for s in (1.0, -1.0)]
 
 
 def _cracker() -> _Made:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hodata.errors import ShardError
+from hodata.processes import processors
 from hotrain.annotate.inputs import Frame, Inputs
 from hotrain.annotate.video import VideoReader
 from hotrain.decode import decode_rgb, read_rgb
@@ -110,4 +110,4 @@ class Loading:
 
 def thread_count() -> int:
     """As many as there are processors for this process, at most 16."""
-    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
+    return min(processors(), 16)

@@ -328,32 +328,3 @@ def test_an_index_of_another_tar_or_a_damaged_manifest_is_no_finished_build(
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "plan": 5}))
     with pytest.raises(PlanError, match="is not a manifest of hodata"):
         build(FreiHand(freihand_root), out, OPTIONS)
-
-
-def test_workers_die_with_a_killed_parent(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import os, sys, time\n"
-        "from concurrent.futures import ProcessPoolExecutor\n"
-        "from multiprocessing import get_context\n"
-        "from pathlib import Path\n"
-        "from hodata.build import _die_with_parent\n"
-        "def work(path):\n    Path(path).write_text(f'{os.getpid()}\\n')\n    time.sleep(60)\n"
-        "if __name__ == '__main__':\n"
-        "    pool = ProcessPoolExecutor(1, mp_context=get_context('spawn'), initializer=_die_with_parent)\n"
-        "    pool.submit(work, sys.argv[1]).result()\n"
-    )
-
-    def until(done: Callable[[], bool]) -> bool:
-        deadline = time.monotonic() + 20
-        while not done() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        return done()
-
-    note = tmp_path / "pid"
-    process = subprocess.Popen([sys.executable, str(program), str(note)], stderr=subprocess.DEVNULL)
-    assert until(lambda: note.exists() and note.read_text().endswith("\n"))
-    status = Path(f"/proc/{note.read_text().strip()}/stat")
-    process.kill()
-    process.wait()
-    assert until(lambda: not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -151,6 +154,63 @@ def test_sigterm_stops_a_build_like_ctrl_c(freihand_root: Path, tmp_path: Path) 
     _, messages = process.communicate(timeout=30)
     assert (process.returncode, "run the same command again" in messages) == (cli.EXIT_INTERRUPTED, True)
     assert not list((tmp_path / "o").iterdir())
+
+
+def drawing(out: Path, workers: int) -> subprocess.Popen[str]:
+    """`hodata synth` amid its work, far from its end."""
+    command = [sys.executable, "-m", "hodata.cli", "synth", "--out", str(out), "--source", "egohos"]
+    command += ["--frames", "2000", "--workers", str(workers)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(out.glob(".egohos.partial/*/image/*")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+def test_sigterm_stops_synth_and_leaves_nothing(tmp_path: Path) -> None:
+    process = drawing(tmp_path, 1)
+    process.terminate()
+    _, messages = process.communicate(timeout=60)
+    assert (process.returncode, "interrupted" in messages, "Traceback" in messages) == (1, True, False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="asks Linux for the workers")
+def test_a_killed_worker_of_synth_is_told_in_words(tmp_path: Path) -> None:
+    process = drawing(tmp_path, 2)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(int(workers[0]), signal.SIGKILL)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "error: a worker process died (killed, or out of memory); run the command again with fewer" in messages
+    assert "Traceback" not in messages and not list(tmp_path.iterdir())
+
+
+def test_what_synth_says_to_do_next_works_as_it_stands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "it's raw"
+    out.mkdir()
+    monkeypatch.setattr(miniatures, "write_miniatures", lambda out, names, *_: [(out / n).mkdir() for n in names])
+
+    def commands(*sources: str) -> list[list[list[str]]]:
+        _, text, _ = run(capsys, "synth", "--out", out, *(word for name in sources for word in ("--source", name)))
+        parts = [line.partition("build it with  ")[2].split(" && ") for line in text.splitlines()]
+        return [[shlex.split(command) for command in each] for each in parts]
+
+    (alone,), (first, then) = commands("freihand", "ho3d")
+    assert first == ["hodata", "synth", "--out", str(out), "--source", "mano", "--source", "ycb"]
+    folders = ["--root", str(out / "ho3d"), "--mano", str(out / "mano"), "--ycb", str(out / "ycb")]
+    build = ["hodata", "build", "--source", "ho3d", *folders, "--out", "shards/"]
+    assert then == build
+    assert alone == ["hodata", "build", "--source", "freihand", "--root", str(out / "freihand"), "--out", "shards/"]
+    (out / "mano").mkdir()
+    build[build.index(str(out / "ho3d"))] = str(out / "ho3d_v2")
+    assert commands("ho3d_v2") == [[["hodata", "synth", "--out", str(out), "--source", "ycb"], build]]
+    (out / "ho3d_v2").rmdir()
+    assert commands("ho3d_v2", "ycb")[0] == [build]
 
 
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:

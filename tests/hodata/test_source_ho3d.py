@@ -6,7 +6,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from hodata.shards.reader import ShardIndex
 from hodata.sources.ho3d import HO3D
 from hodata.sources.ho3d_checks import SEG_COLORS, SegColors, seg_iou
 from hodata.sources.ho3d_layout import mesh_path, sequence_of
+from hodata.sources.ho3d_meta import read_meta
 from hodata.synth.miniatures import write_miniatures
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -238,9 +239,9 @@ def wrong(cause: str) -> Callable[[Callable[[dict[str, Any]], None]], None]:
 
 
 def _mean() -> np.ndarray:
-    from hodata.synth.hand_model import hand_model
+    from hodata.synth.native_mano import model_fields
 
-    return np.concatenate([np.zeros(3), hand_model("right").hands_mean])
+    return np.concatenate([np.zeros(3), model_fields("right")["hands_mean"]])
 
 
 @wrong("mean pose was added to the poses once too often")
@@ -396,6 +397,40 @@ def test_one_bad_frame_is_named_or_counted(
     report = build(trees.source(root=root), tmp_path / "out", BuildOptions("x", on_error="skip"))
     assert len(report.left_out) == good + 1
     assert any(path.stem in item.what for item in report.left_out)
+
+
+def as_lists_and_bytes(meta: dict[str, Any]) -> dict[str, Any]:
+    numbers = {key: value.tolist() for key, value in meta.items() if isinstance(value, np.ndarray)}
+    return meta | numbers | {"objName": meta["objName"].encode()}
+
+
+def as_arrays_of_any_shape(meta: dict[str, Any]) -> dict[str, Any]:
+    """Rows in place of columns, a root joint of (1, 3), names and labels as arrays without axes."""
+    numbers = {key: np.asarray(meta[key])[None] for key in ("objTrans", "handTrans", "handPose") if key in meta}
+    joints = np.asarray(meta["handJoints3D"])
+    others = {"objName": np.array(meta["objName"]), "objLabel": np.array(meta["objLabel"])}
+    return meta | numbers | others | {"objRot": meta["objRot"].ravel(), "handJoints3D": joints.reshape(-1, 3)}
+
+
+@pytest.mark.parametrize("change", [as_lists_and_bytes, as_arrays_of_any_shape])
+def test_annotations_in_other_forms_are_read_alike(
+    trees: Trees, tmp_path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    """Nobody has written down the types of the fields, and the miniatures have only those that the authors read."""
+    read = 0
+    for path in (path for tree in ("ho3d", "ho3d_v2") for path in (trees.root / tree).glob("*/*/meta/*.pkl")):
+        shipped = load_pickle(path.read_bytes(), path.name)
+        if shipped.get("objRot") is None:
+            continue
+        forged = tmp_path / "meta.pkl"
+        forged.write_bytes(pickle.dumps(change(shipped), 4))
+        ours, theirs = (asdict(read_meta(each, each.name)) for each in (path, forged))
+        numbers, others = ours.pop("numbers"), theirs.pop("numbers")
+        assert numbers.keys() == others.keys() and numbers["objName"] == others["objName"]
+        for name, value in ours.items():
+            np.testing.assert_array_equal(theirs[name], value)
+        read += 1
+    assert read > 20
 
 
 def test_hostile_metas_are_refused_and_named(trees: Trees, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,9 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from scipy.spatial.transform import Rotation
 
 from hodata.labels import LABELS, MEANINGS, Label
+from hodata.pose.mano import ManoModel, load_mano
 from hodata.pose.rasterize import Raster, label_map, rasterize
-from hodata.synth import native_ycb
+from hodata.synth import native_mano, native_ycb
 from hodata.synth.hand_model import hand_model
 from hodata.synth.ho3d_sequences import CAMERAS, SEQUENCES, plan_sequences
 from hodata.synth.miniatures import write_miniatures
@@ -61,6 +62,13 @@ def meshes(tmp_path_factory) -> dict[str, trimesh.Trimesh]:
         name: trimesh.load(out / "models" / name / "textured_simple.obj", process=False, force="mesh")
         for name in EXTENTS
     }
+
+
+@pytest.fixture(scope="module")
+def mano(tmp_path_factory) -> ManoModel:
+    out = tmp_path_factory.mktemp("mano")
+    native_mano.write("right", out, 0)
+    return load_mano(out / "models" / "MANO_RIGHT.pkl")
 
 
 def pictures_of(base: Path) -> list[Path]:
@@ -116,10 +124,11 @@ def drawn(
     return raster, label_map(raster.face, np.repeat([1, 2], [len(faces), len(mesh.faces)]))
 
 
-def hand_of(meta: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def hand_of(meta: dict[str, Any], mano: ManoModel) -> tuple[np.ndarray, np.ndarray]:
     """Vertices and 21 joints in the OpenGL frame, from pose, shape and translation."""
-    vertices, joints = hand_model("right").pose(meta["handPose"], meta["handBeta"], meta["handTrans"])
-    return vertices, np.concatenate([joints, vertices[[744, 333, 444, 555, 672]]])
+    posed = mano.pose(meta["handPose"], meta["handBeta"], meta["handTrans"])
+    vertices = posed.vertices[0]
+    return vertices, np.concatenate([posed.joints[0], vertices[[744, 333, 444, 555, 672]]])
 
 
 def test_the_same_bytes_from_any_process(root, tmp_path):
@@ -150,6 +159,7 @@ def test_the_tree(root, name):
         suffix = ".png" if name == "ho3d" else ".jpg"
         segmented = {f"{p.parent.parent.name}/{p.stem}" for p in base.glob(f"{subset}/*/seg/*{suffix}")}
         assert segmented == (full if name == "ho3d_v2" or subset == "train" else set())
+    assert (base / "calibration").exists() == (name == "ho3d")
     assert (base / "evaluation_xyz.json").exists() == (base / "evaluation_verts.json").exists() == (name == "ho3d")
     split = {p.parent.parent.parent.name: p.parent.parent.name for p in pictures_of(base)}
     assert set(split) == {"train", "evaluation"}
@@ -177,21 +187,47 @@ def test_annotations_have_the_real_keys_and_several_types(root, name):
             shapes = dict(TRAIN)
             if subset == "evaluation":
                 shapes = {k: v for k, v in TRAIN.items() if k.startswith(("obj", "cam"))}
-                assert np.ravel(meta.pop("handJoints3D")).shape == (3,) and len(meta.pop("handBoundingBox")) == 4
+                assert meta.pop("handJoints3D").shape == (3,) and len(meta.pop("handBoundingBox")) == 4
             else:
                 assert [int(c) for c in meta.pop("camIDList")] == list(CAMERAS.get(sequence[:-1], (0,)))
                 shapes |= contact if name == "ho3d" else {}
             assert set(meta) == {*shapes, "objName", "objLabel"}
             for key, shape in shapes.items():
-                assert np.shape(meta[key]) == shape, key
+                assert isinstance(meta[key], np.ndarray) and meta[key].shape == shape, key
+            assert type(meta["objName"]) is str
             for key, value in meta.items():
                 kinds.setdefault(key, set()).add(str(getattr(value, "dtype", type(value).__name__)))
-    assert len(protocols) == 4, "Python 2, and Python 3 in three protocols"
-    assert {"float32", "float64", "list"} <= kinds["objTrans"] | kinds["handJoints3D"]
-    assert kinds["objName"] >= {"str", "bytes"} and len(kinds["objLabel"]) == 2
+    assert {protocol for protocol, _ in protocols} == {2, 3, 4}
+    assert {coded for protocol, coded in protocols if protocol == 2} == {False, True}, "of Python 2, and of Python 3"
+    assert kinds["objTrans"] == kinds["camMat"] == {"float32", "float64"}
+    assert kinds["objLabel"] == {"int", "int64"}
 
 
-def test_hands_and_objects_lie_where_the_picture_shows_them(root, meshes):
+@pytest.mark.parametrize("name", ["ho3d", "ho3d_v2"])
+def test_the_authors_reader_takes_every_annotation(root, meshes, name):
+    """By the formulas of vis_HO3D.py, which calls methods of arrays and joins names as text: no lists, no bytes."""
+
+    def project_3d(cam_mat, points):
+        points = points.dot(np.array([[1.0, 0, 0], [0, -1, 0], [0, 0, -1]]).T)
+        proj = points.dot(cam_mat.T)
+        return np.stack([proj[:, 0] / proj[:, 2], proj[:, 1] / proj[:, 2]], axis=1)
+
+    for subset in ("train", "evaluation"):
+        for _, _, anno in annotated(root / name, subset):
+            mesh = meshes[(Path("models") / anno["objName"]).name]
+            vertices = np.matmul(mesh.vertices, Rotation.from_rotvec(anno["objRot"].squeeze()).as_matrix().T)
+            vertices += anno["objTrans"]
+            corners = project_3d(anno["camMat"], anno["objCorners3D"])
+            assert (np.ptp(project_3d(anno["camMat"], vertices), axis=0) <= np.ptp(corners, axis=0) + 1).all()
+            joints = anno["handJoints3D"]
+            pixels = project_3d(anno["camMat"], joints if subset == "train" else np.expand_dims(joints, 0))
+            assert pixels.shape == (21 if subset == "train" else 1, 2)
+            if subset == "evaluation":
+                x0, y0, x1, y1 = anno["handBoundingBox"]
+                assert x0 - 60 < pixels[0, 0] < x1 + 60 and y0 - 60 < pixels[0, 1] < y1 + 60
+
+
+def test_hands_and_objects_lie_where_the_picture_shows_them(root, meshes, mano):
     """LBS, the mesh file, both flips and camMat, against truth, depth, segmentation and the stored joints."""
     base, meaning = root / "ho3d", MEANINGS["hand-object-wrist"]
     allowed = np.array([[meaning.allows(s, t) for t in LABELS] for s in LABELS])
@@ -200,7 +236,7 @@ def test_hands_and_objects_lie_where_the_picture_shows_them(root, meshes):
     held = set()
     for sequence, frame, meta in annotated(base, "train"):
         mesh = meshes[np.array(meta["objName"]).astype(str).item()]
-        vertices, joints = hand_of(meta)
+        vertices, joints = hand_of(meta, mano)
         np.testing.assert_allclose(joints, meta["handJoints3D"], atol=2e-6)
         corners = np.asarray(meta["objCorners3DRest"])
         np.testing.assert_allclose(corners.min(axis=0), mesh.bounds[0], atol=1e-6)
@@ -233,12 +269,29 @@ def test_hands_and_objects_lie_where_the_picture_shows_them(root, meshes):
     assert Label.OBJECT_RIGHT in held
 
 
-def test_contacts_agree_with_trimesh(root, meshes):
+def test_misread_poses_put_the_hand_elsewhere(root, mano):
+    """As with real files: hands that are turned about the origin, centred at the wrist, or flipped by their pose."""
+    for _, _, meta in annotated(root / "ho3d", "train")[::4]:
+        pose, betas, moved = (np.asarray(meta[name], float) for name in ("handPose", "handBeta", "handTrans"))
+        stored = np.asarray(meta["handJoints3D"])[:16]
+        turn = Rotation.from_rotvec(pose[:3]).as_matrix()
+        flat = np.concatenate([np.zeros(3), pose[3:]])
+        about_origin = mano.pose(flat, betas).joints[0] @ turn.T + moved
+        centred = mano.pose(pose, betas).joints[0]
+        centred = centred - centred[0] + moved
+        flipped = np.concatenate([Rotation.from_matrix(np.diag(FLIP) @ turn).as_rotvec(), pose[3:]])
+        by_pose = mano.pose(flipped, betas, moved * FLIP).joints[0] * FLIP
+        assert np.linalg.norm(mano.pose(pose, betas, moved).joints[0] - stored, axis=1).max() < 1e-5
+        for wrong in (about_origin, centred, by_pose):
+            assert np.linalg.norm(wrong - stored, axis=1).min() > 0.015
+
+
+def test_contacts_agree_with_trimesh(root, meshes, mano):
     deepest, touching = [], 0
     for _, _, meta in annotated(root / "ho3d", "train")[::3]:
         mesh = meshes[np.array(meta["objName"]).astype(str).item()]
         R, t = Rotation.from_rotvec(np.ravel(meta["objRot"])).as_matrix(), np.ravel(meta["objTrans"])
-        vertices = hand_of(meta)[0]
+        vertices = hand_of(meta, mano)[0]
         pick = np.argsort(meta["handVertDist"])[::25]
         _, wanted, _ = trimesh.proximity.closest_point_naive(mesh, (vertices[pick] - t) @ R)
         np.testing.assert_allclose(meta["handVertDist"][pick], wanted, atol=6e-4)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,11 @@ from scipy.ndimage import binary_dilation, maximum_filter, minimum_filter
 
 from hodata.errors import HodataError
 from hodata.labels import LABELS, MEANINGS, Label
+from hodata.lock import only_one
 from hodata.pose.camera import project
+from hodata.pose.mano import TIPS_FREIHAND, load_mano
 from hodata.sources import egohands
-from hodata.synth import native_egohands
-from hodata.synth.hand_model import hand_model
+from hodata.synth import miniatures, native_egohands
 from hodata.synth.miniatures import write_miniatures
 
 SOURCES = ("freihand", "egohos", "egohands", "mano")  # HO-3D has a file of its own
@@ -81,7 +84,8 @@ def test_freihand_layout(root):
     for subset, rows in (("training", count), ("evaluation", len(list((base / "evaluation" / "rgb").iterdir())))):
         for table in ("K", "xyz", "verts", "mano", "scale"):
             assert len(tables[f"{subset}_{table}"]) == rows
-    model = hand_model("right")
+    model = load_mano(root / "mano" / "models" / "MANO_RIGHT.pkl")
+    astray = 0.0
     for row in range(count):
         K, xyz = np.array(tables["training_K"][row]), np.array(tables["training_xyz"][row])
         verts, mano = np.array(tables["training_verts"][row]), np.array(tables["training_mano"][row])
@@ -90,16 +94,21 @@ def test_freihand_layout(root):
         # As FreiHAND's viewer does: root joint from the last three numbers, pose relative to the mean.
         focal, (u, v), scale = 0.5 * (K[0, 0] + K[1, 1]), mano[0, 58:60], mano[0, 60]
         np.testing.assert_allclose(np.array([u - K[0, 2], v - K[1, 2], focal]) / scale, xyz[9], atol=1e-6)
-        pose = np.concatenate([mano[0, :3], mano[0, 3:48] + model.hands_mean])
-        posed, joints = model.pose(pose, mano[0, 48:58])
-        root_joint = model.keypoints(posed, joints)[9]
-        np.testing.assert_allclose(posed - root_joint + xyz[9], verts, atol=1e-5)
+        posed = model.pose(mano[0, :48], mano[0, 48:58], flat_hand_mean=False)
+        # Their joints are regressed from the posed vertices; those of the chain lie elsewhere.
+        regressed = replace(posed, joints=(model.J_regressor @ posed.vertices[0])[None])
+        theirs, chain = (model.keypoints(p, TIPS_FREIHAND)[0] for p in (regressed, posed))
+        move = xyz[9] - theirs[9]
+        np.testing.assert_allclose(posed.vertices[0] + move, verts, atol=1e-5)
+        np.testing.assert_allclose(theirs + move, xyz, atol=1e-5)
+        astray = max(astray, float(np.linalg.norm(chain + move - xyz, axis=1).max()))
         mask = read(masks[row])
         assert mask.shape == (224, 224, 3) and 0 < (mask[..., 0] >= 128).mean() < 0.6
         seen = project(verts, K)
         inside = (seen > 1).all(axis=1) & (seen < 222).all(axis=1)
         hit = mask[seen[inside, 1].round().astype(int), seen[inside, 0].round().astype(int), 0] >= 128
         assert hit.mean() > 0.35  # the rest hides behind the held thing
+    assert astray > 0.002
     poses = np.array([row[0][3:58] for row in tables["training_mano"]])
     assert len(np.unique(poses, axis=0)) == (count + 1) // 2, "two views share the pose of an instant"
 
@@ -122,7 +131,7 @@ def test_freihand_masks_do_not_contradict_the_truth(root):
 def test_egohos_layout_and_truth(root):
     base = root / "egohos"
     videos: dict[str, set[str]] = {}
-    seen = set()
+    seen, touched = set(), 0
     for subset in ("train", "val", "test_indomain", "test_outdomain"):
         stems = sorted(p.stem for p in (base / subset / "image").glob("*.jpg"))
         assert stems
@@ -137,7 +146,8 @@ def test_egohos_layout_and_truth(root):
             assert label.dtype == np.uint8 and label.ndim == 2 and label.max() <= 8
             assert label.shape == read(base / subset / "image" / f"{stem}.jpg").shape[:2]
             assert not contradictions(label, truth, "egohos").any()
-            contact = read(base / subset / "contact" / f"{stem}.png") > 0
+            contact = read(base / subset / "contact" / f"{stem}.png")
+            touched = max(touched, int(contact.max()))
             hands, things = np.isin(label, (1, 2)), np.isin(label, (3, 4, 5))
             for _ in range(int(label.shape[1] / 456)):
                 hands, things = (binary_dilation(part, np.ones((5, 5))) for part in (hands, things))
@@ -145,7 +155,7 @@ def test_egohos_layout_and_truth(root):
             seen |= set(np.unique(label).tolist())
     assert len(videos) >= 16
     assert any(len(subsets) > 1 for subsets in videos.values()), "videos leak over the official splits, as they do"
-    assert {0, 1, 2, 3, 4, 5} <= seen
+    assert {0, 1, 2, 3, 4, 5} <= seen and touched == 1, "contacts are 1, not 255"
 
 
 def paint(polygon: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -222,6 +232,119 @@ def test_foreign_folders_are_left_alone(tmp_path):
     with pytest.raises(HodataError, match="did not write"):
         write_miniatures(tmp_path, ["egohos"], frames=2)
     assert precious.read_bytes() == b"real" and [p.name for p in tmp_path.iterdir()] == ["egohos"]
+
+
+def test_what_was_put_into_a_miniature_later_is_not_removed_with_it(tmp_path, monkeypatch):
+    """Real data unpacked into, or over, a miniature: its marker no longer speaks for all that is there."""
+    write_miniatures(tmp_path, ["mano"])
+    models, drawn = tmp_path / "mano" / "models", digest(tmp_path)
+    write_miniatures(tmp_path, ["mano"])  # as it was written: replaced
+    assert digest(tmp_path) == drawn
+    monkeypatch.setattr(miniatures, "_draw", lambda *_: pytest.fail("refused before anything is drawn"))
+
+    def refused(message: str) -> None:
+        before = digest(tmp_path)
+        with pytest.raises(HodataError, match=message):
+            write_miniatures(tmp_path, ["mano"])
+        assert digest(tmp_path) == before
+
+    (models / "SMPLH.pkl").write_bytes(b"real")
+    refused(r"mano/models/SMPLH\.pkl is not as synth wrote it")
+    (models / "SMPLH.pkl").unlink()
+    (models / "webuser").symlink_to(tmp_path)
+    refused("mano/models/webuser is not as synth wrote it")
+    (models / "webuser").unlink()
+    with (models / "MANO_LEFT.pkl").open("ab") as file:
+        file.write(b"real")
+    refused(r"mano/models/MANO_LEFT\.pkl is not as synth wrote it")
+    marker = tmp_path / "mano" / "SYNTHETIC.json"
+    facts = json.loads(marker.read_text())
+    for damaged in ("", "[]", json.dumps({**facts, "files": 3}), json.dumps({"source": "mano"})):
+        marker.write_text(damaged)
+        refused(r"SYNTHETIC\.json does not list what synth wrote")
+
+
+def test_what_is_unpacked_while_it_draws_is_not_removed(tmp_path, monkeypatch):
+    write_miniatures(tmp_path, ["mano"])
+    draw = miniatures._draw
+
+    def unpacking(*arguments):
+        (tmp_path / "mano" / "real.pkl").write_bytes(b"real")
+        return draw(*arguments)
+
+    monkeypatch.setattr(miniatures, "_draw", unpacking)
+    with pytest.raises(HodataError, match=r"mano/real\.pkl is not as synth wrote it"):
+        write_miniatures(tmp_path, ["mano"])
+    assert (tmp_path / "mano" / "real.pkl").exists() and [p.name for p in tmp_path.iterdir()] == ["mano"]
+
+
+def test_places_that_cannot_be_written_are_named_before_anything_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(miniatures, "_draw", lambda *_: pytest.fail("refused before anything is drawn"))
+    file = tmp_path / "file"
+    file.write_bytes(b"")
+    for out, message in ((file, "file is a file"), (file / "raw", r"cannot write to .*/raw .*nothing was replaced")):
+        with pytest.raises(HodataError, match=message):
+            write_miniatures(out, ["mano"])
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mano").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(HodataError, match="out/mano is a link"):
+        write_miniatures(tmp_path / "out", ["mano"])
+    with (
+        only_one(tmp_path / "out" / ".synth.lock", HodataError("busy")),
+        pytest.raises(HodataError, match="another run is writing to"),
+    ):
+        write_miniatures(tmp_path / "out", ["ycb"])
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["mano"]
+
+
+def test_a_disk_that_fails_at_the_end_is_told_as_it_is(tmp_path, monkeypatch):
+    """Of two miniatures the first is in its place when the second cannot be put there: the old one comes back."""
+    for name in ("mano", "ycb"):
+        write_miniatures(tmp_path, [name], seed=1)
+    before = digest(tmp_path)
+    rename, rmtree = Path.rename, shutil.rmtree
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.name == ".ycb.partial":
+            raise OSError(5, "Input/output error", str(self))
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", failing)
+        with pytest.raises(HodataError, match=r"Input/output error.*; only mano is new there$"):
+            write_miniatures(tmp_path, ["mano", "ycb"], seed=2)
+    after = digest(tmp_path)
+    assert {name for name in before if before[name] != after[name]} == {"mano/SYNTHETIC.json"}
+    assert after.keys() == before.keys()
+
+    def kept(path: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise OSError(13, "Permission denied", str(path))
+        rmtree(path, ignore_errors=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", kept)
+        with pytest.raises(HodataError, match=r"only mano is new there; remove \S+/\.mano\.old$"):
+            write_miniatures(tmp_path, ["mano"], seed=3)
+    assert json.loads((tmp_path / "mano" / "SYNTHETIC.json").read_text())["seed"] == 3
+    write_miniatures(tmp_path, ["mano"], seed=3)
+    assert not (tmp_path / ".mano.old").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "most"), [("freihand", 144_711), ("egohands", 324_000), ("ho3d", 167_000), ("ho3d_v2", 167_000)]
+)
+def test_more_pictures_than_file_names_are_refused(source, most):
+    """Real numbering ends somewhere; beyond it one picture would take another one's name."""
+    writer = miniatures._writer(source)
+    jobs = writer.plan(most, 0)
+    if source.startswith("ho3d"):
+        assert max(number for job in jobs for number, _ in job.frames) <= 9999
+    if source == "freihand":
+        assert max(first + count for subset, first, count in jobs if subset == "training") <= 32560
+    with pytest.raises(HodataError, match=r"synth: \S+ has room for at most [\d,]+ .*--frames"):
+        writer.plan(most + 1000, 0)
 
 
 def test_a_failure_leaves_nothing_half_made_and_a_rerun_replaces(tmp_path, monkeypatch):
