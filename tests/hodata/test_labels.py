@@ -22,9 +22,7 @@ from hodata.labels import (
     task_table,
 )
 
-
-# What each meaning says of a stored label, as the datasets' authors drew them (shards/README.md says it in words); a label
-# that is not listed means itself alone.
+# What each meaning says of a stored label (shards/README.md says it in words); one that is not listed means itself.
 SAID = {
     "exact": {},
     "egohos": {"left_hand": "left_hand left_arm", "right_hand": "right_hand right_arm"},
