@@ -37,6 +37,7 @@ class Spec:
     ground: Label = Label.BACKGROUND
     kind: str = "jpg"
     policy: str = "clean"
+    shard: int = 0
 
 
 def draw(spec: Spec, number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -66,8 +67,8 @@ def write(folder: Path, specs: Sequence[Spec], meanings: Sequence[Meaning] = ())
     declared = tuple(meaning.to_json() for meaning in [*MEANINGS.values(), *meanings])
     for spec in specs:
         info = IndexInfo(spec.name, "0" * 64, {"options": {"split_policy": spec.policy}}, declared, ())
-        with ShardWriter(folder, f"{spec.name}-{spec.split}-000000", info, "none", False) as writer:
-            for number in range(spec.samples):
+        with ShardWriter(folder, f"{spec.name}-{spec.split}-{spec.shard:06d}", info, "none", False) as writer:
+            for number in range(100 * spec.shard, 100 * spec.shard + spec.samples):
                 image, mask = draw(spec, number)
                 key = f"{spec.name}_{spec.split}_{number}"
                 group = spec.group or f"{spec.name}/{spec.split}-{number // 3}"

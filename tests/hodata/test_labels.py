@@ -22,6 +22,37 @@ from hodata.labels import (
     task_table,
 )
 
+# What each meaning says of a stored label (shards/README.md says it in words); one that is not listed means itself.
+SAID = {
+    "exact": {},
+    "egohos": {"left_hand": "left_hand left_arm", "right_hand": "right_hand right_arm"},
+    "hand-wrist": {"background": "background arm object"},
+    "hand-rendered": {
+        "background": "background arm object",
+        "hand": "hand arm object",
+        "left_hand": "left_hand left_arm object",
+        "right_hand": "right_hand right_arm object",
+    },
+    "hand-arm": {
+        "background": "background object",
+        "hand": "hand arm",
+        "left_hand": "left_hand left_arm",
+        "right_hand": "right_hand right_arm",
+    },
+    "hand-object-wrist": {"background": "background arm"},
+    "object-amodal": {
+        "background": "background arm hand",
+        "object_left": "object hand",
+        "object_right": "object hand",
+    },
+    "hand-object-arm": {
+        "hand": "hand arm",
+        "left_hand": "left_hand left_arm",
+        "right_hand": "right_hand right_arm",
+    },
+}
+NEVER_SCORED = {"hand-rendered", "object-amodal"}
+
 
 def classes_of(mask: int, task: Task) -> set[str]:
     return {name for bit, name in enumerate(task.classes) if mask >> bit & 1}
@@ -32,6 +63,14 @@ def test_ids_are_egohos_own_and_the_format_s() -> None:
     assert label_from_name("Left Hand") is Label.LEFT_HAND
     with pytest.raises(ValueError, match="known labels: background, left_hand"):
         label_from_name("thumb")
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_meanings_say_what_the_datasets_drew(name: str) -> None:
+    found = {label.label_name: {each.label_name for each in MEANINGS[name].labels_of(label)} for label in LABELS}
+    assert found == {stored: set(SAID[name].get(stored, stored).split()) for stored in found}
+    assert MEANINGS[name].scored == (name not in NEVER_SCORED)
+    assert MEANINGS.keys() == SAID.keys()
 
 
 @pytest.mark.parametrize(

@@ -24,12 +24,14 @@ from PIL import Image
 
 from hodata.build import BuildOptions, build
 from hodata.errors import HodataError, ShardError
-from hodata.labels import LABELS
-from hodata.shards.index import read_index, schema
+from hodata.labels import LABELS, Label
+from hodata.sample import Instance, ObjectPose, Record, Sample
+from hodata.shards.index import IndexInfo, read_index, schema
 from hodata.shards.locate import find_shards
 from hodata.shards.png import decode_mask, encode_mask
 from hodata.shards.reader import ShardIndex
 from hodata.shards.verify import verify
+from hodata.shards.writer import ShardWriter
 from hodata.sources.folder import Folder
 from hodata.sources.freihand import FreiHand
 
@@ -120,6 +122,39 @@ def test_index_has_no_nulls_and_the_merged_one_equals_the_parts(built: Path) -> 
     assert again.table.equals(index.table)
     assert sorted(tar.name for tar in info.tars) == [path.name for path in index.shards]
     assert sum(tar.samples for tar in info.tars) == len(whole)
+
+
+def test_columns_of_things_are_those_of_the_samples(tmp_path: Path) -> None:
+    """Two hands and a thing that is held, one hand that is painted over, and nothing at all."""
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(picture, "PNG")
+
+    def sample(things: dict[str, bool], *instances: Instance) -> Sample:
+        objects = [ObjectPose(name=name, held=held) for name, held in things.items()]
+        mask = np.zeros((6, 8), np.uint8)
+        return Sample(picture.getvalue(), "png", mask, "exact", objects=objects, instances=list(instances))
+
+    box = [1, 1, 2, 2]
+    samples = [
+        sample(
+            {"cup": False, "knife": True},
+            Instance(Label.LEFT_HAND, [0, 0, 1, 1], 4, visible_fraction=0.25),
+            Instance(Label.RIGHT_HAND, box, 4, visible_fraction=0.75),
+            Instance(Label.OBJECT_RIGHT, [3, 3, 3, 3], 1, visible_fraction=0.5),
+        ),
+        sample({"cup": False}, Instance(Label.LEFT_HAND, box, 0, visible_fraction=0.875)),
+        sample({}),
+    ]
+    with ShardWriter(tmp_path, "a-train-000000", IndexInfo("a", "0" * 64, {}, (), ()), "none", False) as writer:
+        for number, each in enumerate(samples):
+            writer.add(each, Record(f"{number}", "a/1", "", "x.png"), key=f"a_{number}", split="train")
+    table, _ = read_index(tmp_path / "a-train-000000.index")
+    names = ("objects", "held", "hand_boxes", "visible_fraction_hand", "visible_fraction_object")
+    assert [tuple(row[name] for name in names) for row in table.to_pylist()] == [
+        (["cup", "knife"], True, [[0, 0, 1, 1], box], 0.75, 0.5),
+        (["cup"], False, [], -1.0, -1.0),
+        ([], False, [], -1.0, -1.0),
+    ]
 
 
 def test_data_hash_ignores_the_folder_and_sees_the_rows(built: Path, tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from hodata.sources import find_root
 from hodata.sources.egohands import EgoHands
 from hodata.splits import assign_splits
 
-SAMPLES = Path("../shared/samples/egohands_names")
 WIDTH, HEIGHT = 64, 36
 HANDS = ("myleft", "myright", "yourleft", "yourright")
 FRAMES = (11, 100, 1207)
@@ -209,9 +208,28 @@ def test_groups_are_games_and_the_partner_video_is_left_out(tmp_path: Path) -> N
     assert split_of["CHESS_OFFICE_H_S"] == split_of["CHESS_OFFICE_S_H"]
 
 
-@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the list of video names is not here")
-def test_the_official_split_and_the_games_over_the_real_names(tmp_path: Path) -> None:
-    names = (SAMPLES / "video_ids_48.txt").read_text().split()
+# The main split of the paper (Bambach et al., ICCV 2015); the other 36 videos are for training.
+TEST = """CARDS_COURTYARD_B_T CARDS_OFFICE_S_B CHESS_COURTYARD_B_T CHESS_LIVINGROOM_T_H JENGA_LIVINGROOM_S_T
+    JENGA_OFFICE_H_T PUZZLE_COURTYARD_H_T PUZZLE_LIVINGROOM_T_B"""
+VALID = "CARDS_LIVINGROOM_S_H CHESS_COURTYARD_H_S JENGA_COURTYARD_T_S PUZZLE_OFFICE_S_T"
+
+
+def test_the_official_split_is_the_paper_s(tmp_path: Path) -> None:
+    """Of each named video the partner's stands beside it, which is for training."""
+    named = {**dict.fromkeys(TEST.split(), "test"), **dict.fromkeys(VALID.split(), "val")}
+    partners = {f"{name[:-3]}{name[-1]}_{name[-3]}": "train" for name in named}
+    expected = named | partners
+    assert len(expected) == 24
+    for name in expected:
+        write_polygons(write_video(tmp_path, name, [1]), [some_frame(1)])
+    source = EgoHands(tmp_path)
+    records = source.scan().records
+    plan = assign_splits(records, source.split_rules, "official")
+    assert {record.recording: plan.split_of[record.key] for record in records} == expected
+
+
+def test_the_official_split_and_the_games_over_the_real_names(samples: Path, tmp_path: Path) -> None:
+    names = (samples / "egohands_names" / "video_ids_48.txt").read_text().split()
     for name in names:
         write_polygons(write_video(tmp_path, name, [1]), [some_frame(1)])
     records = EgoHands(tmp_path).scan().records

@@ -165,6 +165,12 @@ def test_the_official_split_leaks_and_the_clean_one_does_not(tmp_path: Path) -> 
     source = EgoHOS(tmp_path)
     records = source.scan().records
     official = assign_splits(records, source.split_rules, "official")
+    assert {(record.subset, official.split_of[record.key]) for record in records} == {
+        ("train", "train"),
+        ("val", "val"),
+        ("test_indomain", "test"),
+        ("test_outdomain", "test"),
+    }
     assert leak_report(records, official.split_of)["groups_shared"] == 12
     clean = assign_splits(records, source.split_rules, "clean")
     assert leak_report(records, clean.split_of)["groups_shared"] == 0

@@ -16,8 +16,8 @@ from hodata.errors import HodataError, SampleError, SourceError
 from hodata.labels import MEANINGS, Label
 from hodata.sources import find_root, folders_in
 from hodata.sources.folder import Folder
+from hodata.splits import assign_splits
 
-UTG = Path("../shared/samples/utg")
 LABELS = """
 name = "kitchen"
 group = '^(r\\d+)_'
@@ -60,9 +60,8 @@ def load_one(root: Path) -> NDArray[np.uint8]:
     return pickle.loads(pickle.dumps(source)).load(record).mask
 
 
-@pytest.mark.skipif(not UTG.is_dir(), reason="the real frames are not here")
-def test_the_real_folder_reads_as_it_is() -> None:
-    source = Folder(UTG)
+def test_the_real_folder_reads_as_it_is(samples: Path) -> None:
+    source = Folder(samples / "utg")
     scan = source.scan()
     assert len(scan.records) == 855
     assert scan.left_out == []
@@ -73,7 +72,7 @@ def test_the_real_folder_reads_as_it_is() -> None:
     assert meaning.sets[Label.BACKGROUND] == {Label.BACKGROUND, Label.OBJECT}
     record = scan.records[100]
     sample = source.load(record)
-    drawn = np.asarray(Image.open(UTG / record.mask))
+    drawn = np.asarray(Image.open(samples / "utg" / record.mask))
     assert ((sample.mask == Label.HAND) == (drawn == 255)).all()
     assert set(np.unique(sample.mask)) == {Label.BACKGROUND, Label.HAND}
     assert sample.meaning == meaning.name
@@ -306,6 +305,18 @@ def test_a_split_of_ones_own(tmp_path: Path, split: str) -> None:
     assert [rules.official[record.subset] for record in records] == ["test", "train", "val"]
     assert {record.recording for record in records if record.subset in rules.clean_test} == {"c"}
     assert {record.recording for record in records if record.subset in rules.clean_val} == {"b"}
+
+
+@pytest.mark.parametrize(
+    ("words", "split"),
+    [("train training Train", "train"), ("val valid validation VAL", "val"), ("test testing TEST", "test")],
+)
+def test_words_for_the_splits(tmp_path: Path, words: str, split: str) -> None:
+    stems = tuple(f"{word}/{number}_1" for number, word in enumerate(words.split()))
+    labels = "split = '^([^/]+)/'" + LABELS.replace(r"^(r\d+)_", "([^/]+)_")
+    source = Folder(make(tmp_path, stems, labels))
+    plan = assign_splits(source.scan().records, source.split_rules, "official")
+    assert len(plan.split_of) == len(stems) and set(plan.split_of.values()) == {split}
 
 
 def test_masks_that_a_model_made_are_no_official_test(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hodata.labels import Label
 from hodata.shards.reader import ShardIndex
 from hodata.sources import find_root
 from hodata.sources.freihand import BASES, FreiHand
+from hodata.splits import assign_splits
 
 
 def test_every_version_gets_the_mask_of_its_base(freihand_root: Path) -> None:
@@ -32,12 +34,38 @@ def test_every_version_gets_the_mask_of_its_base(freihand_root: Path) -> None:
         assert int((sample.mask > 0).sum()) == pytest.approx(120, abs=16)
 
 
+def test_the_official_split_is_the_authors(freihand_root: Path) -> None:
+    source = FreiHand(freihand_root)
+    records = source.scan().records
+    plan = assign_splits(records, source.split_rules, "official")
+    assert {(record.subset, plan.split_of[record.key]) for record in records} == {
+        ("training", "train"),
+        ("evaluation", "test"),
+    }
+
+
 def test_views_of_one_instant_share_a_group_and_nothing_else_does(freihand_root: Path) -> None:
     groups: dict[str, set[int]] = {}
     for record in FreiHand(freihand_root).scan().records:
         if record.subset == "training":
             groups.setdefault(record.group, set()).add(record.frame % BASES)
     assert sorted(map(sorted, groups.values())) == [[2 * i, 2 * i + 1] for i in range(6)]
+
+
+def test_views_that_differ_by_the_noise_of_their_fit_share_a_group(freihand_root: Path) -> None:
+    """The same pose to four decimals is one instant, zeros of either sign too; a difference of 0.0002 is another."""
+    path = freihand_root / "training_mano.json"
+    poses = np.round(json.loads(path.read_text()), 3)
+    poses[:, 0, 5:8] = 0.0
+    poses[1::2, 0, 3:58] += np.where(np.arange(55) % 2, 1e-6, -1e-6)
+    poses[1::2, 0, 7] = -0.0
+    poses[11, 0, 20] += 2e-4
+    path.write_text(json.dumps(poses.tolist()))
+    groups: dict[str, set[int]] = {}
+    for record in FreiHand(freihand_root).scan().records:
+        if record.subset == "training":
+            groups.setdefault(record.group, set()).add(record.frame % BASES)
+    assert sorted(map(sorted, groups.values())) == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10], [11]]
 
 
 def test_without_pose_table_each_base_is_its_own_group(make_freihand: Callable[..., Path]) -> None:
@@ -130,8 +158,6 @@ def test_broken_pose_table_is_named(freihand_root: Path) -> None:
 
 def test_real_pictures_keep_hands_under_their_masks(samples: Path, tmp_path: Path) -> None:
     """The hand key points of 8 real pictures (drawn by others) fall on or beside the masks of the shards."""
-    import json
-
     report = build(FreiHand(samples / "freihand_mini"), tmp_path / "shards", BuildOptions("freihand"))
     assert (sum(report.samples.values()), sum(report.groups.values())) == (8, 2)
     index = ShardIndex.open(tmp_path / "shards")

@@ -6,7 +6,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,10 @@ from hodata.sample import Record, Sample
 from hodata.shards.reader import ShardIndex
 from hodata.sources.ho3d import HO3D
 from hodata.sources.ho3d_checks import SEG_COLORS, SegColors, seg_iou
+from hodata.sources.ho3d_frame import frame_of, posed_from_mano
 from hodata.sources.ho3d_layout import mesh_path, sequence_of
 from hodata.sources.ho3d_meta import read_meta
+from hodata.splits import assign_splits
 from hodata.synth.miniatures import write_miniatures
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -185,7 +187,6 @@ def test_json_fields_agree_with_each_other(trees: Trees) -> None:
         np.testing.assert_allclose(projected, hand.keypoints_px, atol=0.01)
         assert len(hand.wrist_loop) == 16 and len(hand.in_front) == len(hand.valid) == 21
         assert any(hand.in_front)
-        assert thing.held == (thing.hand_distance_mm < 5) or sample.pose, "the shipped contact counts as well"
         labels = [item.label for item in sample.instances]
         assert labels == [Label.RIGHT_HAND, Label.OBJECT_RIGHT if thing.held else Label.OBJECT]
         for item in sample.instances:
@@ -219,13 +220,33 @@ def test_amodal_silhouettes_hold_what_is_seen(trees: Trees) -> None:
             assert item.visible_fraction >= seen.sum() / whole.sum() - 5.0001e-5  # it has four decimals
 
 
-def test_a_thing_out_of_reach_is_not_held(trees: Trees) -> None:
-    samples = [sample for _, sample in loaded(trees.source("v3"))]
-    for sample in samples:
-        thing = sample.objects[0]
-        if thing.hand_distance_mm > 30:
-            assert not thing.held
-    assert any(sample.objects[0].held for sample in samples)
+def test_the_official_split_is_the_authors(trees: Trees) -> None:
+    source = trees.source()
+    records = source.scan().records
+    plan = assign_splits(records, source.split_rules, "official")
+    assert {(record.subset, plan.split_of[record.key]) for record in records} == {
+        ("train", "train"),
+        ("evaluation", "test"),
+    }
+
+
+def test_what_is_nearer_than_5_mm_or_touches_as_shipped_is_held(trees: Trees) -> None:
+    """A thing is moved away from its hand by half millimetres, so the distances leave no wide gap."""
+    source, distances = trees.source(), []
+    record = next(record for record, _ in loaded(source) if record.subset == "train")
+    meta = read_meta(source.root / record.extra["meta"], record.image)
+    hand = posed_from_mano(source._models, meta)
+    assert hand is not None and meta.corners is not None
+    away = meta.corners.mean(0) - hand.vertices.mean(0)
+    for step in np.arange(0, 0.1, 0.0005)[:, None] * away / np.linalg.norm(away):
+        moved = replace(meta, t=meta.t + step, corners=meta.corners + step)
+        frames = [
+            frame_of(source._models, replace(moved, contact=contact), hand, record.image)
+            for contact in (None, False, True)
+        ]
+        assert [frame.held for frame in frames] == [frames[0].distance_mm < 5] * 2 + [True]
+        distances.append(frames[0].distance_mm)
+    assert np.isin([4, 5], np.floor(distances)).all()
 
 
 WRONG_READINGS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {}
@@ -356,6 +377,10 @@ def path_as_object(meta: dict[str, Any]) -> None:
     meta["objName"] = "../../../etc"
 
 
+def far_off_thing(meta: dict[str, Any]) -> None:
+    meta["objTrans"] = np.asarray(meta["objTrans"], dtype=float).ravel() + np.array([0, 0.03, 0])
+
+
 def far_off_hand(meta: dict[str, Any]) -> None:
     meta["handTrans"] = np.asarray(meta["handTrans"], dtype=float).ravel() + np.array([0.02, 0, 0])
 
@@ -373,6 +398,7 @@ BAD_FRAMES = {
     no_translation: "without handBeta or handTrans",
     unknown_object: "099_anvil has no mesh",
     path_as_object: "is not one",
+    far_off_thing: r"object corners are 30\.0 mm from the annotation",
     far_off_hand: r"20\.0 mm from the annotation",
 }
 
@@ -522,6 +548,14 @@ def test_inspect_shows_the_worst_frames_first(trees: Trees, tmp_path: Path) -> N
 def test_recordings_and_cameras_from_names(name: str, recording: str, camera: str) -> None:
     found = sequence_of(name, frozenset({"XY3"}))
     assert (found.recording, found.camera) == (recording, camera)
+
+
+def test_every_recording_of_several_cameras_is_known() -> None:
+    """As the authors list them; any of these cameras may be in another split than its recording's others."""
+    for recording in ("ABF1", "BB1", "GPMF1", "GSF1", "MDF1", "SB1", "ShSu1", "SiBF1", "SMu4", "MPM1", "AP1"):
+        for camera in "01234":
+            found = sequence_of(recording + camera, frozenset())
+            assert (found.recording, found.camera) == (recording, camera)
 
 
 def test_object_names_stay_inside_the_folder_of_meshes(tmp_path: Path) -> None:

@@ -115,6 +115,15 @@ def test_the_last_training_group_of_an_object_is_never_taken() -> None:
         assert assign_splits(all_records, NONE, "clean").groups[lonely]["split"] == "train"
 
 
+def test_of_two_groups_of_an_object_only_one_is_taken() -> None:
+    """Both would be the first ones drawn."""
+    first, second, *others = group_order(f"r{i}" for i in range(30))
+    plan = assign_splits(
+        records(dict.fromkeys(others, 4)) + records({first: 4, second: 4}, tags=("drill",)), NONE, "clean"
+    )
+    assert (plan.groups[first]["split"], plan.groups[second]["split"]) == ("test", "train")
+
+
 def test_masks_of_a_model_never_enter_a_test_split() -> None:
     all_records = records({f"r{i}": 4 for i in range(30)}, mask_origin="model:first")
     plan = assign_splits(all_records, NONE, "clean")

@@ -141,6 +141,38 @@ def test_the_average_is_what_is_scored_and_calibrated(
     assert_same(dict(predictor._model.state_dict()), checkpoint.find(averaged).weights())
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the weights of a model as a file, `x.pth`, and as a run, `run`."""
+    folder, model = tmp_path_factory.mktemp("trained"), create_model(MODEL, 3)
+    torch.save(model.state_dict(), folder / "x.pth")
+    facts = {"task": "hand", "classes": ["background", "hand", "arm"], "model": MODEL}
+    facts |= {"input_rule": {"kind": "short-side", "size": 32}, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.25]}
+    checkpoint.save(folder / "run", position=1, weights=model.state_dict(), optimizer={}, facts=facts)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "lr", "lr_scratch"), [("adamw", 1e-3, 3e-3), ("muon", 1e-3, 3e-3), ("sgd", 1e-2, 5e-2)]
+)
+def test_the_less_a_start_knows_the_faster_it_learns(
+    mixed: ShardIndex, trained: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, lr: float, lr_scratch: float
+) -> None:
+    """Rate of the head, and that of the backbone relative to it; what is asked for stands above both."""
+    monkeypatch.setattr("hotrain.learning.start.load_coco", lambda *_: ((0.4, 0.4, 0.4), (0.2, 0.2, 0.2)))
+
+    def rates(**options: Any) -> tuple[float, float]:
+        start = begin(
+            config(mixed, Path("unused"), optimizer=optimizer, **{"lr": None, **options}), TASKS["hand"], None
+        )
+        return start.lr, start.body_factor
+
+    assert rates(weights="none") == (lr_scratch, 1.0)
+    assert rates(weights="coco") == rates(weights=str(trained / "x.pth")) == (lr, 0.1)
+    assert rates(init=str(trained / "run")) == (lr, 0.5)
+    assert rates(weights="coco", lr=0.7, body_factor=0.3) == (0.7, 0.3)
+
+
 @pytest.mark.parametrize("change", [{"optimizer": "adamw"}, {"schedule": "poly"}, {"ema": 0.5}, {"ema": 0.0}])
 def test_another_recipe_is_refused(mixed: ShardIndex, averaged: Path, change: dict[str, Any]) -> None:
     name, value = next(iter(change.items()))
@@ -149,8 +181,9 @@ def test_another_recipe_is_refused(mixed: ShardIndex, averaged: Path, change: di
 
 
 def test_another_loss_is_refused(mixed: ShardIndex, averaged: Path) -> None:
-    for name, value in (("dice", 0.1), ("hard_pixels", 1.0)):
-        with pytest.raises(CheckpointError, match=f"{name} is 0.5 in the checkpoint, this run has {value}"):
+    for name, value in (("dice", 0.1), ("hard_pixels", 1.0), ("open_labels", "ignore")):
+        stored = {"open_labels": "'sets'"}.get(name, "0.5")
+        with pytest.raises(CheckpointError, match=f"{name} is {stored} in the checkpoint, this run has {value!r}"):
             fit(config(mixed, averaged, **{**EMA, name: value}), resume=True)
 
 

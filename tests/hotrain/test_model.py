@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import pytest
@@ -183,6 +184,25 @@ def test_unfit_weights_are_refused(tmp_path: Path) -> None:
     bad["backbone.0.0.weight"] = torch.zeros(8, 3, 3, 3)
     with pytest.raises(WeightsError, match=r"0\.0\.weight is \[8, 3, 3, 3\], this model needs \[16, 3, 3, 3\]"):
         load_body(model, bad, "x.pth")
+
+
+class _Program:
+    """A pickle is a program: this one makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_a_program_in_a_weights_file_is_never_run(tmp_path: Path) -> None:
+    torch.save({"conv.weight": torch.zeros(1), "more": _Program(tmp_path / "ran")}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match="cannot be read as weights"):
+        read_weights(tmp_path / "x.pth")
+    assert not (tmp_path / "ran").exists()
+    torch.load(tmp_path / "x.pth", weights_only=False)
+    assert (tmp_path / "ran").exists()  # it would have
 
 
 def test_missing_coco_weights_name_file_address_and_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

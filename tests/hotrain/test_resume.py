@@ -9,14 +9,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from drawn_shards import Spec
 
 from hodata.shards.reader import ShardIndex
 from hotrain import checkpoint
+from hotrain.cli import cli
 from hotrain.config import FitConfig
 from hotrain.errors import CheckpointError
 from hotrain.fit import fit
@@ -100,6 +103,20 @@ def uninterrupted(mixed: ShardIndex, tmp_path_factory: pytest.TempPathFactory) -
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return checkpoint.find(run, which="last").weights()
+
+
+def test_going_on_needs_no_option_but_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not given again is what the run had, however unusual; what is given is changed."""
+    shards, run, taken = (str(tmp_path / "shards"),), tmp_path / "run", []
+    began = FitConfig(shards, str(run), model=_MODEL, lr=0.0123, prior=0.77, jitter=0.31, epochs=2.5, flip=False)
+    facts = {"task": "hand", "classes": [], "model": _MODEL, "mean": [0.5] * 3, "std": [0.2] * 3}
+    facts |= {"input_rule": {"kind": "short-side", "size": 32}, "config": began.to_json()}
+    checkpoint.save(run, position=8, weights={"x": torch.zeros(1)}, optimizer={}, facts=facts)
+    monkeypatch.setattr("hotrain.distributed.launch", lambda work, arguments, processes: taken.append(arguments))
+    for more, expected in (([], began), (["--epochs", "9", "--flip"], replace(began, epochs=9.0, flip=True))):
+        done = CliRunner().invoke(cli, ["fit", "--resume", "--out", str(run), *more])
+        assert done.exit_code == 0, done.output
+        assert taken.pop() == (expected, True)
 
 
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:

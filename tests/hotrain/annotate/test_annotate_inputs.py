@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 from drawn import write_frames, write_image
+from drawn_shards import Spec, draw, encode
 
+from hodata.labels import MEANINGS
+from hodata.sample import Record, Sample, mask_instances
+from hodata.shards.index import IndexInfo
+from hodata.shards.writer import ShardWriter
 from hotrain.annotate.inputs import find_frames, safe_name
 from hotrain.errors import AnnotateError
 
@@ -90,6 +95,20 @@ def test_one_sequence_of_ho3d(tmp_path: Path) -> None:
 def test_names_that_would_leave_the_output_are_refused() -> None:
     assert safe_name("a/b c/é") and safe_name("..a/b..") and safe_name("a\\b")
     assert not any(map(safe_name, ("../a", "a/../b", "/a", "a//b", "", ".", "a\0")))
+
+
+def test_a_shard_s_key_does_not_lead_out_of_the_output(tmp_path: Path) -> None:
+    """Shards may be anybody's: a key is a name like any other."""
+    image, mask = draw(Spec("a"), 0)
+    sample = Sample(encode(image, "png"), "png", mask, "exact", instances=mask_instances(mask))
+    info = IndexInfo("a", "0" * 64, {}, (MEANINGS["exact"].to_json(),), ())
+    for key in ("fine", "../../x"):
+        (folder := tmp_path / key.replace("/", "_")).mkdir()
+        with ShardWriter(folder, "a-train-000000", info, "none", False) as writer:
+            writer.add(sample, Record(key, "a/1", "", "x.png"), key=key, split="train")
+    assert names(tmp_path / "fine" / "*.tar") == ["a/fine"]
+    with pytest.raises(AnnotateError, match=r"the name 'a/\.\./\.\./x' cannot be used for output files"):
+        names(tmp_path / ".._.._x" / "*.tar")
 
 
 def test_symlinks_are_followed_once(tmp_path: Path) -> None:

@@ -151,6 +151,21 @@ def test_overlay_of_pictures_and_confidence(tmp_path: Path) -> None:
     assert sure.shape == (48, 64) and sure.min() >= 255 // 4
 
 
+def test_confidence_is_that_of_the_model_s_temperature(tmp_path: Path) -> None:
+    root, (image, _) = write_frames(tmp_path / "in", 1), scene()
+    (logits,) = ColorNetwork().logits([image])  # at the picture's own size
+    for temperature in (1.0, 4.0):
+        network = ColorNetwork()
+        network.temperature = temperature
+        out = run(root, tmp_path / f"{temperature}", "confidence", "png", network=network)
+        chances = np.exp((logits - logits.max(0)) / temperature)
+        chances[0] += chances[3]  # to the wrist: an arm is background
+        expected = 255 * chances[:3].max(0) / (chances[:3].sum(0))
+        found = np.asarray(Image.open(out / "confidence" / "0.png"))
+        assert np.abs(found - expected).max() < 1
+    assert found.mean() < 250  # and above 254 at a temperature of 1
+
+
 def test_overlay_of_a_video_is_a_video(tmp_path: Path) -> None:
     from fractions import Fraction
 

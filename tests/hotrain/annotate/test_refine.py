@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from drawn import ColorNetwork, paint, write_image
+from drawn import ColorNetwork, paint, tree_bytes, write_image
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -37,8 +38,6 @@ def small_hand() -> NDArray[np.uint8]:
 
 
 def answer(tmp_path: Path, refine: str, classes: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], dict[str, Any]]:
-    import json
-
     write_image(tmp_path / "in" / "0.png", paint(classes))
     out = tmp_path / refine
     annotate(Blurred(size=96), find_frames([str(tmp_path / "in")]), out, AnnotateConfig(refine=refine))
@@ -59,6 +58,26 @@ def test_fingers_come_back(tmp_path: Path) -> None:
     far = np.ones_like(truth)
     far[200:, 350:] = False
     np.testing.assert_array_equal(coarse[far], fine[far])
+
+
+def test_frames_of_one_batch_are_refined_as_each_alone(tmp_path: Path) -> None:
+    """A small hand at one place, at another, and none."""
+    pictures = [small_hand(), np.roll(small_hand(), (-250, -400), (0, 1)), np.zeros((480, 640), dtype=np.uint8)]
+    for number, classes in enumerate(pictures):
+        write_image(tmp_path / "all" / f"{number}.png", paint(classes))
+        write_image(tmp_path / f"only{number}" / f"{number}.png", paint(classes))
+
+    def annotated(name: str) -> dict[str, bytes]:
+        out = tmp_path / f"{name}-out"
+        config = AnnotateConfig(formats=("png", "confidence"), batch_size=3)
+        annotate(Blurred(size=96), find_frames([str(tmp_path / name)]), out, config)
+        return {place: data for place, data in tree_bytes(out).items() if place.endswith(".png")}
+
+    together = annotated("all")
+    alone = [annotated(f"only{number}") for number in range(3)]
+    assert together == {place: data for one in alone for place, data in one.items()} and len(together) == 6
+    rows = map(json.loads, (tmp_path / "all-out" / "frames.jsonl").read_text().splitlines())
+    assert [row.get("refined") for row in rows] == [1, 1, None]
 
 
 def test_large_hands_are_left_alone_unless_asked(tmp_path: Path) -> None:

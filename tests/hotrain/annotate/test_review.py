@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 from test_api import save_run
 
 from hodata.cli import cli as hodata_cli
+from hodata.labels import TASKS
 from hodata.shards.reader import ShardIndex
 from hotrain.annotate.apply import apply_review
 from hotrain.annotate.inputs import find_frames
@@ -98,6 +100,27 @@ def test_a_person_judges_frames_in_the_browser(server: ReviewServer, annotated: 
         page.open(server.address)  # a reload knows what was saved
         assert page.run("document.querySelectorAll('[data-is=accept]').length") == 1
         assert page.errors == [] and page.run("document.querySelectorAll('#list img').length") == 0
+
+
+def shown(page: Path) -> list[str]:
+    """The frames in a page's data, in its order."""
+    (data,) = re.findall(r"<script[^>]*application/json[^>]*>(.*?)</script>", page.read_text(), re.DOTALL)
+    return [frame["name"] for frame in json.loads(data)["frames"]]
+
+
+def test_a_limited_page_has_the_frames_of_lowest_quality(annotated: Path) -> None:
+    found = [row for row in rows(annotated).values() if row["status"] == "ok"]
+    order = [row["frame"] for row in sorted(found, key=lambda row: row["quality"])]
+    qualities = sorted(row["quality"] for row in found)
+    assert qualities[1] < qualities[2]  # or the second place would be a draw
+    assert shown(write_page(annotated, limit=2)) == order[:2]
+    assert sorted(shown(write_page(annotated))) == sorted(order) and len(order) == 8
+
+
+def test_names_of_frames_are_never_markup(annotated: Path) -> None:
+    page = write_page(annotated)
+    assert f"seq/rgb/1/{HOSTILE}" in shown(page)
+    assert "<!--" not in page.read_text() and "onerror=alert(1)>" in page.read_text()
 
 
 def test_opened_as_a_file_it_offers_a_download(annotated: Path, tmp_path: Path) -> None:
@@ -294,6 +317,19 @@ def test_accepted_frames_become_shards_that_never_test(annotated: Path, tmp_path
     reader = index.reader()
     row = int(np.flatnonzero([name.startswith("accepted_out") for name in index.column("key")])[0])
     assert set(np.unique(reader.mask(row))) == {0, 9, 10}
+
+
+@pytest.mark.parametrize(
+    ("task", "extent", "meaning"),
+    [("hand-object", "arm", "hand-object-arm"), ("hand", "wrist", "hand-wrist"), ("hand", "arm", "hand-arm")],
+)
+def test_accepted_masks_say_what_their_hands_and_background_may_be(
+    tmp_path: Path, task: str, extent: str, meaning: str
+) -> None:
+    root, out = write_frames(tmp_path / "in" / "seq" / "rgb" / "0", 1), tmp_path / "out"
+    annotate(ColorNetwork(TASKS[task]), find_frames([str(root.parents[2])]), out, AnnotateConfig(extent=extent))
+    dataset = apply_review(out, review_of(out, f00="accept"), None).dataset
+    assert dataset and f'\nmeaning = "{meaning}"\n' in (dataset / "labels.toml").read_text()
 
 
 def test_reviews_of_something_else_are_refused(annotated: Path, tmp_path: Path) -> None:

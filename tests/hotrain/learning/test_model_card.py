@@ -14,14 +14,17 @@ from drawn_shards import Spec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from PIL import Image
 
+from hodata.build import BuildOptions, build
 from hodata.labels import MEANINGS, Label
 from hodata.shards.reader import ShardIndex
+from hodata.sources.folder import Folder
 from hotrain import checkpoint
 from hotrain.config import FitConfig
 from hotrain.fit import fit
 from hotrain.input_rule import InputRule
-from hotrain.learning.card_facts import STRIDES, hand_sizes
+from hotrain.learning.card_facts import STRIDES, dataset_words, hand_sizes
 from hotrain.learning.model_card import CARD, CardDataset, CardFacts, CardScore, CardSource, model_card, text
 from hotrain.model import MODELS, create_model
 
@@ -91,6 +94,32 @@ def test_a_long_word_is_cut_and_addresses_are_no_links() -> None:
     strange = [CardDataset("a", url="javascript:alert(1)"), CardDataset("b", url="https://e.example/x> <b")]
     assert "javascript" not in model_card(facts(datasets=strange)) and "<b" not in model_card(facts(datasets=strange))
     assert "<https://e.example/a?b=1>" in model_card(facts(datasets=[CardDataset("a", url="https://e.example/a?b=1")]))
+
+
+def test_words_of_a_manifest_stand_where_they_belong(tmp_path: Path) -> None:
+    """Of shards that were built: title, address, licence and citation, each by its own words."""
+    root = tmp_path / "kitchen"
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+        Image.new("RGB" if folder == "images" else "L", (20, 16)).save(root / folder / "r1_1.png")
+    (root / "labels.toml").write_text(
+        'name = "kitchen"\ngroup = "^(r1)"\nmeaning = "exact"\nlicence = "to look at"\ncitation = "Doe, 2020"\n'
+        'url = "https://kitchen.example"\n[ids]\n0 = "background"\n'
+    )
+    build(Folder(root), tmp_path / "shards", BuildOptions("kitchen"))
+    words = dataset_words(ShardIndex.open(tmp_path / "shards"), ["kitchen", "nobody"])
+    assert words == {
+        "kitchen": {
+            "title": "a folder of images and masks",
+            "url": "https://kitchen.example",
+            "licence": "to look at",
+            "citation": "Doe, 2020",
+        },
+        "nobody": {},
+    }
+    card = model_card(facts(datasets=[CardDataset(name, **of) for name, of in words.items()]))
+    title = text("a folder of images and masks")
+    assert f"- kitchen ({title}, in an earlier stage) <https://kitchen.example>: to look at. Cite: Doe, 2020" in card
 
 
 def test_what_a_card_says() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,16 @@ def test_a_run_trains_and_validates_on_the_selection_alone(folder: Path) -> None
     assert chosen.data_hash == select(config(folder, "'b' = source", ("b_train_1",)), TASK).data_hash
     assert "1 of 3 excluded keys are in none of the shards; the first: 'nobody'" in chosen.notes
     assert "selected: 6 of 19 samples, 4 of them to train on" in chosen.notes
+
+
+def test_of_many_validation_samples_those_whose_keys_hash_lowest_are_scored(shards: Callable[..., Path]) -> None:
+    folder = shards(Spec("a"), Spec("b"), Spec("a", "val", 40), Spec("b", "val", 20))
+    keys = [f"{name}_val_{number}" for name, count in (("a", 40), ("b", 20)) for number in range(count)]
+    expected = sorted(keys, key=lambda key: hashlib.sha256(key.encode()).hexdigest())[:20]
+    assert {key[0] for key in expected} == {"a", "b"}
+    chosen = select(replace(config(folder), val_limit=20), TASK)
+    assert sorted(chosen.index.column("key")[chosen.val_rows]) == sorted(expected)
+    assert len(select(replace(config(folder), val_limit=60), TASK).val_rows) == 60
 
 
 def test_an_empty_selection_is_refused(folder: Path) -> None:

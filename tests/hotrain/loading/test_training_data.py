@@ -57,6 +57,34 @@ def test_aim_and_even_reach_the_crops(folder: Path, tmp_path: Path) -> None:
     assert not torch.equal(evened[positions]["label"], training_data(plain, selection)[positions]["label"])
 
 
+def test_a_source_is_drawn_by_the_root_of_its_size_unless_told(shards: Callable[..., Path], tmp_path: Path) -> None:
+    folder = shards(Spec("large", samples=36), Spec("small", samples=4))
+    for weights, expected in (((), 48), ((("small", 6.0),), 32), ((("small", 2.0), ("large", 2.0)), 32)):
+        run = config(folder, tmp_path, source_weights=dict(weights))
+        selection = select(run, TASKS["hand"])
+        rows = training_data(run, selection)[np.arange(64)]["row"].numpy()
+        assert (selection.index.column("source")[rows] == "large").sum() == pytest.approx(expected, abs=1)
+
+
+def test_block_order_takes_eight_shards_at_a_time(shards: Callable[..., Path], tmp_path: Path) -> None:
+    folder = shards(*(Spec("a", samples=1 + number % 3, shard=number) for number in range(20)))
+    kept = {}
+    for order in ("blocks", "shuffle"):
+        run = config(folder, tmp_path, order=order)
+        selection = select(run, TASKS["hand"])
+        rows = training_data(run, selection)[np.arange(len(selection.train_rows))]["row"].numpy()
+        assert sorted(rows.tolist()) == selection.train_rows.tolist()
+        numbers, seen = selection.index.shard_number, selection.index.shard_number[rows]
+        blocks = []
+        while len(seen):
+            first = list(dict.fromkeys(seen.tolist()))[:8]
+            samples = int(np.isin(numbers, first).sum())
+            blocks.append(set(seen[:samples].tolist()) == set(first))
+            seen = seen[samples:]
+        kept[order] = all(blocks)
+    assert kept == {"blocks": True, "shuffle": False}
+
+
 @pytest.mark.parametrize("name", [*SHARES, "flip", "jitter"])
 def test_each_option_changes_crops_and_nothing_else(folder: Path, tmp_path: Path, name: str) -> None:
     """Each alone, so none is passed on under another's name: what changes tells which it was."""
