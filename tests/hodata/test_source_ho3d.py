@@ -6,7 +6,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from PIL import Image
 
 from hodata.build import BuildOptions, build
 from hodata.cli import cli
-from hodata.errors import HodataError, SampleError, SourceError
+from hodata.errors import HodataError, SampleError, SourceError, Unannotated
 from hodata.labels import MEANINGS, TASKS, Label, task_table
 from hodata.pose.camera import OPENCV_FROM_OPENGL, transform
 from hodata.pose.safe_pickle import load_pickle
@@ -27,6 +27,7 @@ from hodata.shards.reader import ShardIndex
 from hodata.sources.ho3d import HO3D
 from hodata.sources.ho3d_checks import SEG_COLORS, SegColors, seg_iou
 from hodata.sources.ho3d_layout import mesh_path, sequence_of
+from hodata.sources.ho3d_meta import read_meta, require_size_of_camera
 from hodata.synth.miniatures import write_miniatures
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -396,6 +397,21 @@ def test_one_bad_frame_is_named_or_counted(
     report = build(trees.source(root=root), tmp_path / "out", BuildOptions("x", on_error="skip"))
     assert len(report.left_out) == good + 1
     assert any(path.stem in item.what for item in report.left_out)
+
+
+def test_pictures_of_another_size_than_their_cameras_are_refused(trees: Trees) -> None:
+    for path in (trees.root / "ho3d/train").glob("*/meta/*.pkl"):
+        try:
+            meta = read_meta(path, path.name)
+        except Unannotated:
+            continue
+        require_size_of_camera(meta, (640, 480), path.name)
+        off = np.array([[0, 0, 312], [0, 0, 241], [0, 0, 0]]) + np.diag([617.0, 617.0, 1.0])  # as HO-3D's own are
+        for camera in (meta, replace(meta, K=off)):
+            for size in ((800, 600), (720, 540), (576, 432), (544, 408), (320, 240), (640, 360)):
+                with pytest.raises(SampleError, match=rf"camMat is of .* {size[0]}x{size[1]}: it was resized"):
+                    require_size_of_camera(camera, size, path.name)
+        require_size_of_camera(replace(meta, K=off), (640, 480), path.name)
 
 
 def test_hostile_metas_are_refused_and_named(trees: Trees, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
