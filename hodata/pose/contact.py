@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hodata.kernels import njit
 from hodata.pose.mesh import Mesh
 
 Array = NDArray[np.float64]
@@ -79,7 +79,7 @@ def surface_of(mesh: Mesh, spacing: float = SPACING) -> Surface:
     return Surface(cKDTree(np.concatenate(samples)), np.concatenate(faces), corners)
 
 
-@numba.njit(cache=True)
+@njit()
 def _to_triangles(points, triangles):  # type: ignore[no-untyped-def]
     """Distance of each point [N, 3] to its own triangle [N, 3, 3] (Ericson, Real-Time Collision Detection, 5.1.5)."""
     out = np.empty(len(points))

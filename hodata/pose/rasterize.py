@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hodata.kernels import njit
 from hodata.pose.zbuffer import draw, for_kernel, to_screen
 
 NEAR = 0.01  # metres: what is nearer to the camera's plane is cut off
@@ -103,7 +103,7 @@ def interpolate(
     return np.einsum("hwk,hwkc->hwc", weights, corners)
 
 
-@numba.njit(cache=True)
+@njit()
 def _weights(vertices, faces, inverse_K, face_map, weights):  # type: ignore[no-untyped-def]
     height, width = face_map.shape
     for y in range(height):
@@ -118,7 +118,7 @@ def _weights(vertices, faces, inverse_K, face_map, weights):  # type: ignore[no-
                 weights[y, x, 0], weights[y, x, 1], weights[y, x, 2] = w0, w1, w2
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def corner_weights(dx, dy, a, b, c):  # type: ignore[no-untyped-def]
     """Where the ray (dx, dy, 1) meets the plane of a, b, c: barycentric weights, moved into the triangle.
 

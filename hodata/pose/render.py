@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hodata.kernels import njit
 from hodata.pose.rasterize import NEAR
 from hodata.pose.zbuffer import SUBPIXELS, draw, for_kernel, to_screen
 
@@ -223,7 +223,7 @@ def _checked_mesh(mesh: PosedMesh, number: int) -> tuple[NDArray[np.float64], ND
     return vertices, for_kernel(faces, np.int32)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _merge(own, own_origin, number, nearest, origin, part, silhouette):  # type: ignore[no-untyped-def]
     """Lay one mesh's inverse depths over the others'; how many pixels it covers.
 
@@ -245,7 +245,7 @@ def _merge(own, own_origin, number, nearest, origin, part, silhouette):  # type:
     return covered
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _finish(nearest, origin, part, table, labels, depth, areas, boxes):  # type: ignore[no-untyped-def]
     """Fill in labels, depth, visible pixels [P] and their boxes [P, 4]; `nearest` is a window at `origin` (x, y)."""
     for row in range(nearest.shape[0]):

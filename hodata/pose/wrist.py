@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hodata.kernels import njit
 from hodata.pose.camera import project
 
 BAND = 0.25  # half width of the undecided band, in wrist widths
@@ -53,7 +53,7 @@ def _width(points: NDArray[np.float64]) -> float:
     return float(np.linalg.norm(points[:, None] - points[None], axis=-1).max())
 
 
-@numba.njit(cache=True)
+@njit()
 def _mark(pixels, loop, K_inverse, depth, hand, reach, near, x0, y0, x1, y1, out):  # type: ignore[no-untyped-def]
     count = len(pixels)
     rim = loop[:, 2].min()
