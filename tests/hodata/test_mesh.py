@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hodata.errors import SourceError
+from hodata.pose import contact
 from hodata.pose.contact import SPACING, surface_of
 from hodata.pose.mesh import Mesh, read_mesh
 from hodata.synth.hand_model import hand_model
@@ -84,6 +85,24 @@ def test_distances_equal_a_slow_search() -> None:
     assert (fast <= slow + 1e-9).all() or (fast - slow).max() < SPACING
     assert (slow - fast).max() < 0.002, "a grid point of the slow search lies within 2 mm"
     assert surface.nearest(points) == pytest.approx(slow.min(), abs=SPACING)
+
+
+def test_meshes_of_too_many_faces_are_sampled_as_well_as_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    # A thousand faces of a millimetre, and one of half a metre beside them.
+    small = rng.uniform(-0.05, 0.05, (1000, 1, 3)) + rng.uniform(-0.0005, 0.0005, (1000, 3, 3))
+    large = np.array([[[0.2, 0, 0], [0.7, 0, 0], [0.2, 0.5, 0]]])
+    mesh = Mesh(np.concatenate([small, large]).reshape(-1, 3), np.arange(3003, dtype=np.int32).reshape(-1, 3))
+    points = rng.uniform([-0.1, -0.1, 0.01], [0.5, 0.3, 0.1], (50, 3))
+    slow = brute_force(points, mesh)
+    for most in (10, 3002, 10**6):
+        monkeypatch.setattr(contact, "MAX_SAMPLES", most)
+        surface = surface_of(mesh)
+        assert len(surface.sample_faces) <= max(most, 6 * 1001)
+        assert surface.spacing == SPACING if most == 10**6 else SPACING < surface.spacing < 0.03
+        assert surface.distances(points) == pytest.approx(slow, abs=surface.spacing)
+        assert surface.nearest(points) == pytest.approx(slow.min(), abs=surface.spacing)
+        assert surface.nearest([[0.35, 0.15, 0.06]]) == pytest.approx(0.06, abs=1e-9), "the large face has samples"
 
 
 @pytest.mark.parametrize("away", [0.0, 0.004, 0.015, 0.05, 0.15, 0.9])
