@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hodata.kernels import njit
 from hodata.pose.mesh import Mesh
+from hodata.pose.zbuffer import for_kernel
 
 Array = NDArray[np.float64]
 
@@ -39,7 +40,7 @@ class Surface:
 
         Exact to the nearest sample's face: at most `spacing` too large where another face is nearer.
         """
-        points = np.ascontiguousarray(points, dtype=np.float64)
+        points = for_kernel(points, np.float64)
         _, nearest = self.tree.query(points)
         return _to_triangles(points, self.corners[self.sample_faces[nearest]])
 
@@ -49,7 +50,7 @@ class Surface:
         Much faster than all distances: the search is cut off at a radius that grows until something lies within. At
         most `spacing` too large, as they are.
         """
-        points = np.ascontiguousarray(points, dtype=np.float64)
+        points = for_kernel(points, np.float64)
         for radius in (*_RADII, np.inf):
             if radius == np.inf:
                 middle = int(np.argmin(np.linalg.norm(points - self.corners.mean(axis=(0, 1)), axis=1)))

@@ -140,7 +140,7 @@ class ManoModel:
         return turned, placed
 
 
-def load_mano(path: Path, side: str = "right", *, mend_left: bool = True) -> ManoModel:
+def load_mano(path: Path | str, side: str = "right", *, mend_left: bool = True) -> ManoModel:
     """Read MANO_RIGHT.pkl or MANO_LEFT.pkl as its authors ship it, without chumpy; an unchanged file is read once.
 
     Args:
@@ -152,6 +152,7 @@ def load_mano(path: Path, side: str = "right", *, mend_left: bool = True) -> Man
     Raises:
         SourceError: missing, no MANO model, hostile, or of the other hand.
     """
+    path = Path(path)
     if side not in SIDES:
         raise ValueError(f"side must be left or right, not {side!r}")
     try:
@@ -160,7 +161,7 @@ def load_mano(path: Path, side: str = "right", *, mend_left: bool = True) -> Man
         raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
     if facts.st_size > MAX_MODEL_BYTES:
         raise SourceError(f"{path}: is {facts.st_size:,} bytes long; MANO_RIGHT.pkl has 3,821,356")
-    return _load(path, side, mend_left, facts.st_mtime_ns)
+    return _load(path.absolute(), side, mend_left, facts.st_mtime_ns)
 
 
 @lru_cache(maxsize=4)
@@ -177,6 +178,9 @@ def _load(path: Path, side: str, mend_left: bool, changed: int) -> ManoModel:
         raise SourceError(f"{path}: is the {found} hand, the {side} one is needed: give MANO_{side.upper()}.pkl")
     if side == "left" and mend_left:
         model.shapedirs[:, 0] *= -1
+    for value in vars(model).values():  # whoever wrote into them would change what the next one loads
+        if isinstance(value, np.ndarray):
+            value.setflags(write=False)
     return model
 
 

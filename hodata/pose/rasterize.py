@@ -85,8 +85,8 @@ def barycentric(raster: Raster, vertices: ArrayLike, faces: ArrayLike, K: ArrayL
     """Weights [H, W, 3] of the three vertices at each pixel, perspective-correct, in [0, 1]; 0 where nothing is."""
     weights = np.zeros((*raster.face.shape, 3))
     _weights(
-        np.ascontiguousarray(vertices, dtype=np.float64),
-        np.ascontiguousarray(faces, dtype=np.int32),
+        for_kernel(vertices, np.float64),
+        for_kernel(faces, np.int32),
         np.linalg.inv(np.asarray(K, dtype=np.float64)),
         raster.face,
         weights,

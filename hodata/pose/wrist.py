@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hodata.kernels import njit
 from hodata.pose.camera import project
+from hodata.pose.zbuffer import for_kernel
 
 BAND = 0.25  # half width of the undecided band, in wrist widths
 # A surface in the band that lies farther than this from the loop, in wrist widths and in space, is another part of
@@ -31,8 +32,8 @@ def wrist_band(
         pixels whose surface is near the loop, and those seen through the opening. Never a thing, and never a finger
         that passes in front. All False where a part of the loop is not in front of the camera.
     """
-    loop = np.ascontiguousarray(loop, dtype=np.float64)
-    K = np.ascontiguousarray(K, dtype=np.float64)
+    loop = for_kernel(loop, np.float64)
+    K = for_kernel(K, np.float64)
     out = np.zeros(depth.shape, dtype=np.bool_)
     pixels = project(loop, K)
     if not np.isfinite(pixels).all():

@@ -143,3 +143,13 @@ def test_numbers_that_are_no_pose_are_refused(model: ManoModel) -> None:
     for arguments in ((np.zeros(45),), (np.zeros(48), np.zeros(9)), (np.full(48, np.nan),)):
         with pytest.raises(ValueError, match=r"expected \[|nan"):
             model.pose(*arguments)
+
+
+def test_a_model_that_was_loaded_cannot_be_written_into(folder: Path) -> None:
+    path = str(folder / "MANO_LEFT.pkl")
+    model = load_mano(path, "left")
+    before = model.shapedirs.copy()
+    for name in ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "faces", "loop", "hands_mean"):
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(model, name)[:] *= -1
+    np.testing.assert_array_equal(load_mano(path, "left").shapedirs, before)
