@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -279,6 +280,50 @@ def test_a_wrong_reading_stops_the_build_with_its_cause(trees: Trees, tmp_path: 
         build(trees.source(root=root), tmp_path / "out", BuildOptions("x"))
     assert cause in str(failure.value)
     assert not (tmp_path / "out").exists(), "nothing was written"
+
+
+def without_proof(meta: dict[str, Any]) -> None:
+    del meta["handJoints3D"], meta["objCorners3DRest"]
+
+
+def wrist_alone(meta: dict[str, Any]) -> None:
+    meta["handJoints3D"] = np.asarray(meta["handJoints3D"], dtype=float).reshape(21, 3)[0]
+
+
+def test_frames_that_hold_no_proof_are_told_from_those_that_do(trees: Trees, tmp_path: Path) -> None:
+    root = trees.copy(tmp_path / "tree")
+    edit(root, without_proof, "GPMF10")
+    edit(root, wrist_alone, "MC1")
+    source = trees.source(root=root)
+    notes = "\n".join(source.probe(source.scan().records))
+    frames = {name: len(list((root / f"train/{name}/meta").glob("*.pkl"))) for name in ("GPMF10", "MC1")}
+    assert re.search(r"probe of \d+ frames: hand joints 0\.00\d mm", notes), "the others are measured as before"
+    unproved = {"GPMF10": 0, "MC1": 0}
+    for record, sample in loaded(source):
+        bare = record.sequence in unproved
+        assert ("residual_joints_mm" in sample.quality) is not bare
+        assert ("residual_corners_mm" in sample.quality) is (record.sequence != "GPMF10")
+        assert sample.hands[0].definition == ("ho3d-posed" if bare else "ho3d")
+        if bare:
+            unproved[record.sequence] += 1
+    assert all(0 < unproved[name] <= frames[name] for name in frames)
+    assert f"{sum(unproved.values())} of the probed frames lack 21 joints in handJoints3D: nothing says" in notes
+    assert f"{unproved['GPMF10']} of the probed frames lack objCorners3D and objCorners3DRest" in notes
+    before, after = (
+        {record.key: np.array(sample.hands[0].keypoints_m) for record, sample in loaded(each)}
+        for each in (trees.source(), source)
+    )
+    assert before.keys() == after.keys()
+    for key, points in before.items():
+        np.testing.assert_allclose(after[key], points, atol=1e-5)
+
+
+def test_a_wrist_alone_still_says_that_a_hand_is_elsewhere(trees: Trees, tmp_path: Path) -> None:
+    root = trees.copy(tmp_path / "tree")
+    edit(root, wrist_alone, "MC1")
+    edit(root, far_off_hand, "MC1")
+    with pytest.raises(SampleError, match=r"hand joints are 20\.0 mm from the annotation: is MANO_RIGHT"):
+        build(trees.source(root=root), tmp_path / "out", BuildOptions("x"))
 
 
 def moved_meshes(ycb: Path, to: Path, move: Callable[[np.ndarray], np.ndarray]) -> Path:
