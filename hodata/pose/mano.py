@@ -8,6 +8,7 @@ public `smplx` package, which the tests compare with.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -147,7 +148,13 @@ def load_mano(path: Path | str, side: str = "right", *, mend_left: bool = True) 
         path: the file.
         side: which hand it must be.
         mend_left: turn the sign of x in the left model's shape directions, which the shipped file has wrong
-            (github.com/vchoutas/smplx issue 48). Pass False for a file in which that was mended already.
+            (github.com/vchoutas/smplx issue 48). A file in which that was mended already is left as it is, where
+            MANO_RIGHT.pkl lies beside it and so tells it: the left hand is the right one mirrored in x, at rest and
+            in its shape directions. Pass False for such a file without its right one, and for annotations that were
+            fitted with the file as shipped: their shape numbers belong to the fault.
+
+    Returns:
+        the model; its arrays are shared by all who load the file, and read-only.
 
     Raises:
         SourceError: missing, no MANO model, hostile, or of the other hand.
@@ -161,7 +168,12 @@ def load_mano(path: Path | str, side: str = "right", *, mend_left: bool = True) 
         raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
     if facts.st_size > MAX_MODEL_BYTES:
         raise SourceError(f"{path}: is {facts.st_size:,} bytes long; MANO_RIGHT.pkl has 3,821,356")
-    return _load(path.absolute(), side, mend_left, facts.st_mtime_ns)
+    path = path.absolute()
+    if side == "left" and mend_left:
+        shipped = _load(path, side, False, facts.st_mtime_ns)
+        with suppress(SourceError):  # without a right one the file counts as shipped
+            mend_left = not _mirrored(shipped, load_mano(path.with_name("MANO_RIGHT.pkl"), "right"))
+    return _load(path, side, mend_left, facts.st_mtime_ns)
 
 
 @lru_cache(maxsize=4)
@@ -182,6 +194,12 @@ def _load(path: Path, side: str, mend_left: bool, changed: int) -> ManoModel:
         if isinstance(value, np.ndarray):
             value.setflags(write=False)
     return model
+
+
+def _mirrored(left: ManoModel, right: ManoModel) -> bool:
+    """Whether a left hand is a right one mirrored in x, at rest and in its shape directions."""
+    pairs = (left.v_template, right.v_template), (left.shapedirs, right.shapedirs)
+    return all(np.abs(a[:, 0] + b[:, 0]).sum() < 0.05 * np.abs(b[:, 0]).sum() for a, b in pairs)
 
 
 def handedness(model: ManoModel) -> str:
