@@ -90,10 +90,10 @@ def _read(path: Path, changed: int) -> Mesh:
         raise SourceError(f"{path}: holds coordinates that are not finite")
     if faces.min() < 0 or faces.max() >= len(vertices):
         raise SourceError(f"{path}: its faces name vertices up to {faces.max()}, there are {len(vertices)}")
-    faces = faces.astype(np.int32)
-    for array in (vertices, faces):  # whoever wrote into them would change what the next one reads
+    mesh = Mesh(vertices, faces.astype(np.int32), hashlib.sha256(data).hexdigest())
+    for array in (mesh.vertices, mesh.faces):  # whoever wrote into them would change what the next one reads
         array.setflags(write=False)
-    return Mesh(vertices, faces, hashlib.sha256(data).hexdigest())
+    return mesh
 
 
 class _Ambiguous(Exception):
