@@ -78,11 +78,11 @@ def _exponential() -> NDArray[np.float32]:
 
 @cache
 def _kernel() -> Any:
-    from numba import njit
+    from hodata.kernels import njit  # numba
 
     sure = np.float32(_SURE * _STEPS)
 
-    @njit(cache=True, nogil=True, fastmath=False)
+    @njit(nogil=True, fastmath=False)
     def kernel(  # type: ignore[no-untyped-def]
         logits, fold, table, sharpness, near, sums, top, bottom, down, left, right, across, classes, confidence
     ):

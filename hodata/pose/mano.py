@@ -8,6 +8,7 @@ public `smplx` package, which the tests compare with.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -140,18 +141,25 @@ class ManoModel:
         return turned, placed
 
 
-def load_mano(path: Path, side: str = "right", *, mend_left: bool = True) -> ManoModel:
+def load_mano(path: Path | str, side: str = "right", *, mend_left: bool = True) -> ManoModel:
     """Read MANO_RIGHT.pkl or MANO_LEFT.pkl as its authors ship it, without chumpy; an unchanged file is read once.
 
     Args:
         path: the file.
         side: which hand it must be.
         mend_left: turn the sign of x in the left model's shape directions, which the shipped file has wrong
-            (github.com/vchoutas/smplx issue 48). Pass False for a file in which that was mended already.
+            (github.com/vchoutas/smplx issue 48). A file in which that was mended already is left as it is, where
+            MANO_RIGHT.pkl lies beside it and so tells it: the left hand is the right one mirrored in x, at rest and
+            in its shape directions. Pass False for such a file without its right one, and for annotations that were
+            fitted with the file as shipped: their shape numbers belong to the fault.
+
+    Returns:
+        the model; its arrays are shared by all who load the file, and read-only.
 
     Raises:
         SourceError: missing, no MANO model, hostile, or of the other hand.
     """
+    path = Path(path)
     if side not in SIDES:
         raise ValueError(f"side must be left or right, not {side!r}")
     try:
@@ -160,6 +168,11 @@ def load_mano(path: Path, side: str = "right", *, mend_left: bool = True) -> Man
         raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
     if facts.st_size > MAX_MODEL_BYTES:
         raise SourceError(f"{path}: is {facts.st_size:,} bytes long; MANO_RIGHT.pkl has 3,821,356")
+    path = path.absolute()
+    if side == "left" and mend_left:
+        shipped = _load(path, side, False, facts.st_mtime_ns)
+        with suppress(SourceError):  # without a right one the file counts as shipped
+            mend_left = not _mirrored(shipped, load_mano(path.with_name("MANO_RIGHT.pkl"), "right"))
     return _load(path, side, mend_left, facts.st_mtime_ns)
 
 
@@ -177,7 +190,16 @@ def _load(path: Path, side: str, mend_left: bool, changed: int) -> ManoModel:
         raise SourceError(f"{path}: is the {found} hand, the {side} one is needed: give MANO_{side.upper()}.pkl")
     if side == "left" and mend_left:
         model.shapedirs[:, 0] *= -1
+    for value in vars(model).values():  # whoever wrote into them would change what the next one loads
+        if isinstance(value, np.ndarray):
+            value.setflags(write=False)
     return model
+
+
+def _mirrored(left: ManoModel, right: ManoModel) -> bool:
+    """Whether a left hand is a right one mirrored in x, at rest and in its shape directions."""
+    pairs = (left.v_template, right.v_template), (left.shapedirs, right.shapedirs)
+    return all(np.abs(a[:, 0] + b[:, 0]).sum() < 0.05 * np.abs(b[:, 0]).sum() for a, b in pairs)
 
 
 def handedness(model: ManoModel) -> str:

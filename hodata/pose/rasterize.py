@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hodata.kernels import njit
+from hodata.pose.arguments import NEAR, checked_camera, checked_mesh
 from hodata.pose.zbuffer import draw, for_kernel, to_screen
-
-NEAR = 0.01  # metres: what is nearer to the camera's plane is cut off
 
 
 @dataclass(frozen=True)
@@ -30,20 +29,21 @@ class Raster:
 
 
 def rasterize(vertices: ArrayLike, faces: ArrayLike, K: ArrayLike, size: tuple[int, int], near: float = NEAR) -> Raster:
-    """Draw triangles. Of faces at equal depth the first one wins.
+    """Draw triangles. Of faces with the same corners the first one wins.
+
+    Coplanar faces of other corners differ by micrometres, because corners are rounded to 1/256 pixel: either may win.
 
     Args:
         vertices: [V, 3], OpenCV camera frame, metres. Any may lie behind the camera: faces are clipped at `near`.
         faces: integers [F, 3], rows of `vertices`.
-        K: [3, 3] intrinsics in pixels, last row 0 0 1.
-        size: (width, height) in pixels.
-        near: metres, positive.
+        K, size, near: as in `render`.
 
     Raises:
-        ValueError: wrong shapes, a face that names no vertex, or coordinates that are not finite.
+        ValueError: wrong shapes, faces that are no integers or name no vertex, coordinates that are not finite, a wrong
+            K, size or near.
     """
-    vertices, faces, K = _checked(vertices, faces, K, size, near)
-    width, height = size
+    K, width, height = checked_camera(K, size, near, "rasterize")
+    vertices, faces = checked_mesh(vertices, faces, "rasterize")
     screen, inverse = np.empty((len(vertices), 2), dtype=np.int64), np.empty(len(vertices))
     to_screen(vertices, K, near, screen, inverse)
     inverse_depth = np.zeros((height, width))
@@ -52,27 +52,6 @@ def rasterize(vertices: ArrayLike, faces: ArrayLike, K: ArrayLike, size: tuple[i
     with np.errstate(divide="ignore"):
         depth = (1.0 / inverse_depth).astype(np.float32)
     return Raster(depth, face_map)
-
-
-def _checked(
-    vertices: ArrayLike, faces: ArrayLike, K: ArrayLike, size: tuple[int, int], near: float
-) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.float64]]:
-    """What the kernels take: float64 vertices, int32 faces, float64 K. They index memory unchecked, so check here."""
-    vertices = for_kernel(vertices, np.float64)
-    faces = np.asarray(faces)
-    K = for_kernel(K, np.float64)
-    width, height = size
-    if vertices.ndim != 2 or vertices.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3:
-        raise ValueError(f"rasterize: vertices {vertices.shape} and faces {faces.shape} must be [V, 3] and [F, 3]")
-    if K.shape != (3, 3) or K[1, 0] or K[2, 0] or K[2, 1] or K[2, 2] != 1:
-        raise ValueError("rasterize: K must be 3x3, upper triangular, with K[2, 2] = 1")
-    if not near > 0 or width < 1 or height < 1:
-        raise ValueError(f"rasterize: near {near} and size {width}x{height} must be positive")
-    if len(faces) and (faces.min() < 0 or faces.max() >= len(vertices)):
-        raise ValueError(f"rasterize: faces name vertices {faces.min()}..{faces.max()}, there are {len(vertices)}")
-    if not np.isfinite(vertices).all():
-        raise ValueError("rasterize: vertices hold nan or infinity")
-    return vertices, for_kernel(faces, np.int32), K
 
 
 def label_map(face: NDArray[np.int32], face_labels: ArrayLike, background: int = 0) -> NDArray[np.uint8]:
@@ -85,8 +64,8 @@ def barycentric(raster: Raster, vertices: ArrayLike, faces: ArrayLike, K: ArrayL
     """Weights [H, W, 3] of the three vertices at each pixel, perspective-correct, in [0, 1]; 0 where nothing is."""
     weights = np.zeros((*raster.face.shape, 3))
     _weights(
-        np.ascontiguousarray(vertices, dtype=np.float64),
-        np.ascontiguousarray(faces, dtype=np.int32),
+        for_kernel(vertices, np.float64),
+        for_kernel(faces, np.int32),
         np.linalg.inv(np.asarray(K, dtype=np.float64)),
         raster.face,
         weights,
@@ -98,12 +77,16 @@ def interpolate(
     raster: Raster, attributes: ArrayLike, vertices: ArrayLike, faces: ArrayLike, K: ArrayLike
 ) -> NDArray[np.float64]:
     """Vertex attributes [V, C] at each pixel, perspective-correct: [H, W, C], 0 where nothing is."""
-    weights = barycentric(raster, vertices, faces, K)
-    corners = np.asarray(attributes, dtype=np.float64)[np.asarray(faces)[raster.face]]  # [H, W, 3, C]
-    return np.einsum("hwk,hwkc->hwc", weights, corners)
+    attributes = np.asarray(attributes, dtype=np.float64)
+    drawn = raster.face >= 0
+    weights = barycentric(raster, vertices, faces, K)[drawn]
+    corners = attributes[np.asarray(faces, dtype=np.int64)[raster.face[drawn]]]  # [N, 3, C]
+    out = np.zeros((*drawn.shape, attributes.shape[1]))
+    out[drawn] = np.einsum("nk,nkc->nc", weights, corners)
+    return out
 
 
-@numba.njit(cache=True)
+@njit()
 def _weights(vertices, faces, inverse_K, face_map, weights):  # type: ignore[no-untyped-def]
     height, width = face_map.shape
     for y in range(height):
@@ -118,7 +101,7 @@ def _weights(vertices, faces, inverse_K, face_map, weights):  # type: ignore[no-
                 weights[y, x, 0], weights[y, x, 1], weights[y, x, 2] = w0, w1, w2
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def corner_weights(dx, dy, a, b, c):  # type: ignore[no-untyped-def]
     """Where the ray (dx, dy, 1) meets the plane of a, b, c: barycentric weights, moved into the triangle.
 

@@ -13,14 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hodata.pose.rasterize import NEAR
-from hodata.pose.zbuffer import SUBPIXELS, draw, for_kernel, to_screen
-
-LONGEST_SIDE = 16384  # pixels; the guard band of the z-buffer lies beyond
+from hodata.kernels import njit
+from hodata.pose.arguments import NEAR, checked_camera, checked_mesh
+from hodata.pose.zbuffer import SUBPIXELS, draw, to_screen
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,10 @@ class Rendering:
 
 
 def render(meshes: Sequence[PosedMesh], K: ArrayLike, size: tuple[int, int], *, near: float = NEAR) -> Rendering:
-    """Draw meshes into one picture. Where surfaces are equally deep the mesh that was given first is seen.
+    """Draw meshes into one picture. Where faces have the same corners the mesh that was given first is seen.
+
+    Coplanar faces of other corners differ by micrometres, because corners are rounded to 1/256 pixel: either may be
+    seen. Cut one mesh out of the other, or lift it by 0.1 mm.
 
     Each mesh is drawn once, into a z-buffer as large as its own bounding box; the buffers are then merged by depth.
     The result is that of `rasterize` on all faces together, to the last bit.
@@ -77,7 +78,7 @@ def render(meshes: Sequence[PosedMesh], K: ArrayLike, size: tuple[int, int], *, 
             (every z <= 0), a label outside 0..255, a wrong K, size or near. A mesh beside the picture, or without
             faces, is no error: it has no pixels.
     """
-    K, width, height = _checked_camera(K, size, near)
+    K, width, height = checked_camera(K, size, near, "render")
     placed = _place(meshes, K, near, width, height)
     count = len(placed)
     part = np.full((height, width), -1, dtype=np.int16)
@@ -103,7 +104,7 @@ def render_labels(
     meshes: Sequence[PosedMesh], K: ArrayLike, size: tuple[int, int], *, near: float = NEAR
 ) -> NDArray[np.uint8]:
     """`render(...).labels` alone, uint8 [H, W], in about half the time. Same arguments, same errors."""
-    K, width, height = _checked_camera(K, size, near)
+    K, width, height = checked_camera(K, size, near, "render")
     placed = _place(meshes, K, near, width, height)
     around = _Window.around([mesh.window for mesh in placed])
     nearest, drawn = np.zeros(around.shape), np.zeros(around.shape, dtype=np.uint8)
@@ -178,52 +179,21 @@ def _place(meshes: Sequence[PosedMesh], K: NDArray[np.float64], near: float, wid
     return placed
 
 
-def _checked_camera(K: ArrayLike, size: tuple[int, int], near: float) -> tuple[NDArray[np.float64], int, int]:
-    K = for_kernel(K, np.float64)
-    width, height = int(size[0]), int(size[1])
-    if K.shape != (3, 3) or not np.isfinite(K).all():
-        raise ValueError(f"render: K must be 3x3 finite numbers, not {K.tolist()}")
-    if not (K[0, 0] > 0 and K[1, 1] > 0):
-        raise ValueError(f"render: focal lengths K[0, 0] = {K[0, 0]} and K[1, 1] = {K[1, 1]} must be positive")
-    if K[1, 0] or K[2, 0] or K[2, 1] or K[2, 2] != 1:
-        raise ValueError(f"render: K must be upper triangular with K[2, 2] = 1, not {K.tolist()}")
-    if not (1 <= width <= LONGEST_SIDE and 1 <= height <= LONGEST_SIDE):
-        raise ValueError(f"render: size (width, height) = ({width}, {height}) must be in 1..{LONGEST_SIDE} pixels")
-    if not 0 < near < np.inf:
-        raise ValueError(f"render: near = {near} must be a positive number of metres")
-    return K, width, height
-
-
 def _checked_mesh(mesh: PosedMesh, number: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """Vertices and faces as the kernels take them; they index memory unchecked, so everything is checked here."""
     what = f"render: mesh {number} (label {mesh.label})"
-    vertices = for_kernel(mesh.vertices, np.float64)
-    faces = np.asarray(mesh.faces)
     if not 0 <= mesh.label <= 255:
         raise ValueError(f"{what}: the label must be in 0..255")
-    if vertices.ndim != 2 or vertices.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3:
-        raise ValueError(f"{what}: vertices {vertices.shape} and faces {faces.shape} must be [V, 3] and [F, 3]")
-    if not np.isfinite(vertices).all():
-        bad = int(np.argmin(np.isfinite(vertices).all(axis=1)))
-        raise ValueError(f"{what}: vertices hold nan or infinity, first in row {bad}: {vertices[bad].tolist()}")
-    if len(faces):
-        if not np.issubdtype(faces.dtype, np.integer):
-            raise ValueError(f"{what}: faces are {faces.dtype}, they must be integers")
-        low, high = int(faces.min()), int(faces.max())
-        if low < 0 or high >= len(vertices):
-            raise ValueError(
-                f"{what}: faces name vertices {low}..{high}, there are {len(vertices)} (0..{len(vertices) - 1})"
-            )
-        z = vertices[:, 2]
-        if not z.max() > 0:
-            raise ValueError(
-                f"{what} lies wholly behind the camera: z is {z.min():.3f} to {z.max():.3f} m, and the camera looks "
-                "along +z (OpenCV); points in OpenGL axes need hodata.pose.camera.flip_opengl"
-            )
-    return vertices, for_kernel(faces, np.int32)
+    vertices, faces = checked_mesh(mesh.vertices, mesh.faces, what)
+    z = vertices[:, 2]
+    if len(faces) and not z.max() > 0:
+        raise ValueError(
+            f"{what} lies wholly behind the camera: z is {z.min():.3f} to {z.max():.3f} m, and the camera looks along "
+            "+z (OpenCV); points in OpenGL axes need hodata.pose.camera.flip_opengl"
+        )
+    return vertices, faces
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _merge(own, own_origin, number, nearest, origin, part, silhouette):  # type: ignore[no-untyped-def]
     """Lay one mesh's inverse depths over the others'; how many pixels it covers.
 
@@ -245,7 +215,7 @@ def _merge(own, own_origin, number, nearest, origin, part, silhouette):  # type:
     return covered
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _finish(nearest, origin, part, table, labels, depth, areas, boxes):  # type: ignore[no-untyped-def]
     """Fill in labels, depth, visible pixels [P] and their boxes [P, 4]; `nearest` is a window at `origin` (x, y)."""
     for row in range(nearest.shape[0]):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hodata.kernels import njit
+from hodata.pose.arguments import NEAR
 from hodata.pose.camera import project
+from hodata.pose.zbuffer import for_kernel
 
 BAND = 0.25  # half width of the undecided band, in wrist widths
 # A surface in the band that lies farther than this from the loop, in wrist widths and in space, is another part of
 # the hand that passes in front.
 NEAR_LOOP = 0.6
+# How many times wider than at its median depth a loop may count in the picture. From 10 cm on, loops are seen up to 1.2
+# times wider; nearer ones have corners at the camera's plane, which project to anywhere.
+WIDEST = 1.5
 
 
 def wrist_band(
@@ -29,22 +34,24 @@ def wrist_band(
     Returns:
         bool [H, W]: within the band round the projected loop or inside of it, pixels where nothing is drawn, hand
         pixels whose surface is near the loop, and those seen through the opening. Never a thing, and never a finger
-        that passes in front. All False where a part of the loop is not in front of the camera.
+        that passes in front. What of the loop is nearer than NEAR is cut off, as it is where the hand is drawn.
     """
-    loop = np.ascontiguousarray(loop, dtype=np.float64)
-    K = np.ascontiguousarray(K, dtype=np.float64)
+    loop = for_kernel(loop, np.float64)
+    K = for_kernel(K, np.float64)
     out = np.zeros(depth.shape, dtype=np.bool_)
-    pixels = project(loop, K)
-    if not np.isfinite(pixels).all():
+    kept = _cut_near(loop)
+    if not len(kept):
         return out
-    reach = band * _width(pixels)
+    pixels = project(kept, K)
+    size = _width(loop)
+    reach = band * min(_width(pixels), WIDEST * size * float(K[0, 0]) / float(np.median(kept[:, 2])))
     height, width = depth.shape
     low, high = np.floor(pixels.min(axis=0) - reach), np.ceil(pixels.max(axis=0) + reach)
     # As floats: a loop far beside the picture may not fit into an integer.
     x0, y0 = (int(max(value, 0)) for value in low)
     x1, y1 = (int(min(value, side - 1)) for value, side in zip(high, (width, height), strict=True))
     if x0 <= x1 and y0 <= y1:
-        _mark(pixels, loop, np.linalg.inv(K), depth, hand, reach, NEAR_LOOP * _width(loop), x0, y0, x1, y1, out)
+        _mark(pixels, kept, np.linalg.inv(K), depth, hand, reach, NEAR_LOOP * size, x0, y0, x1, y1, out)
     return out
 
 
@@ -53,7 +60,18 @@ def _width(points: NDArray[np.float64]) -> float:
     return float(np.linalg.norm(points[:, None] - points[None], axis=-1).max())
 
 
-@numba.njit(cache=True)
+def _cut_near(loop: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What of a closed loop [L, 3] is not nearer than NEAR, closed along that plane: the loop itself where all is."""
+    kept = []
+    for p, q in zip(loop, np.roll(loop, -1, axis=0), strict=True):
+        if p[2] >= NEAR:
+            kept.append(p)
+        if (p[2] >= NEAR) != (q[2] >= NEAR):
+            kept.append(p + (NEAR - p[2]) / (q[2] - p[2]) * (q - p))
+    return np.array(kept).reshape(-1, 3)
+
+
+@njit()
 def _mark(pixels, loop, K_inverse, depth, hand, reach, near, x0, y0, x1, y1, out):  # type: ignore[no-untyped-def]
     count = len(pixels)
     rim = loop[:, 2].min()

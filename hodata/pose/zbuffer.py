@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from hodata.kernels import njit
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -27,7 +28,7 @@ def for_kernel(array: ArrayLike, dtype: type[Scalar]) -> NDArray[Scalar]:
     return np.require(array, dtype, ["C", "W"])
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def to_screen(vertices, K, near, screen, inverse):  # type: ignore[no-untyped-def]
     """Project vertices [V, 3]: `screen` int64 [V, 2] in 1/256 pixel, `inverse` [V] 1/z.
 
@@ -58,7 +59,7 @@ def to_screen(vertices, K, near, screen, inverse):  # type: ignore[no-untyped-de
     return left, top, right, bottom, cut
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def draw(vertices, screen, inverse, faces, K, near, origin, inverse_depth, marks, first, step):  # type: ignore[no-untyped-def]
     """Draw faces [F, 3] into `inverse_depth` float64 [h, w] (0 = empty) and `marks` integers [h, w], in place.
 
@@ -81,7 +82,7 @@ def draw(vertices, screen, inverse, faces, K, near, origin, inverse_depth, marks
             _clip_and_fill(vertices[a], vertices[b], vertices[c], K, near, left, top, mark, inverse_depth, marks)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _fill(x0, y0, i0, x1, y1, i1, x2, y2, i2, mark, inverse_depth, marks):  # type: ignore[no-untyped-def]
     """Draw one triangle given in 1/256 pixel with the inverse depth of its corners."""
     height, width = inverse_depth.shape
@@ -137,7 +138,7 @@ def _fill(x0, y0, i0, x1, y1, i1, x2, y2, i2, mark, inverse_depth, marks):  # ty
         row_c += step_cy
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _clip_and_fill(p0, p1, p2, K, near, left, top, mark, inverse_depth, marks):  # type: ignore[no-untyped-def]
     """Cut a face at the near plane and at the guard band (Sutherland-Hodgman) and draw what is left as a fan."""
     polygon = np.empty((9, 3))
@@ -181,7 +182,7 @@ def _clip_and_fill(p0, p1, p2, K, near, left, top, mark, inverse_depth, marks): 
         )  # fmt: skip
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _side(p, K, near, plane):  # type: ignore[no-untyped-def]
     """Signed distance (in no particular unit) of a point to a clipping plane; kept where it is not negative."""
     if plane == 0:

@@ -49,7 +49,8 @@ def require_agreement(inside: Sequence[float], problems: Sequence[str], root: Pa
         f"{root}: only {median:.0%} of the rendered hand lies inside the shipped mask, in the median of {count}; "
         f"{INSIDE_AT_LEAST:.0%} are needed. Likely causes: the tables are those of FreiHAND v1 or of another subset; "
         "their rows or axes were changed (FreiHAND's are x right, y down, z forward, in metres); the MANO file is not "
-        f"the original right hand (--mano); the masks are of other pictures.{listed}"
+        "the original right hand (--mano); the masks are of other pictures; pictures and masks were resized (the "
+        f"cameras are those of 224x224 pixels).{listed}"
     )
 
 

@@ -304,7 +304,7 @@ class HO3D(Source):
         )
         if not (np.isfinite(vertices).all() and np.isfinite(xyz).all()):
             raise SampleError(record.image, f"row {row} of the evaluation tables holds nan or infinity")
-        return PosedHand(vertices, ho3d_order(xyz, vertices))
+        return PosedHand(vertices, ho3d_order(xyz, vertices), from_tables=True)
 
     def _camera(self, record: Record, meta: Meta, size: tuple[int, int]) -> Camera:
         T = world_from_camera(self.root, record.recording, record.camera)

@@ -38,17 +38,22 @@ def joints_residual_mm(joints: Array, annotated: Array) -> float:
     return 1000 * float(np.linalg.norm(joints - annotated, axis=1).mean())
 
 
-def hand_residual_mm(meta: Meta, joints: Array, vertices: Array) -> float:
-    """Posed against annotated points in millimetres.
+def hand_residual_mm(meta: Meta, joints: Array, vertices: Array, from_tables: bool) -> float:
+    """Posed against annotated points in millimetres; -1 where nothing annotated says where the fingers are.
 
     Args:
         meta: of the frame.
-        joints: [21, 3] of the posed hand, HO-3D's order. Evaluation frames have no annotated joints: their wrist is
-            compared with that of the meta file, and their tips with the mesh.
+        joints: [21, 3] of the hand, HO-3D's order.
         vertices: [778, 3].
+        from_tables: joints and vertices are those of the evaluation tables. The meta files of such frames have no
+            joints but the wrist: that is compared, and the tips with the mesh. Otherwise both are from one pose, which
+            agrees with itself: a wrist that is far off still says that it is wrong, but one in place says nothing.
     """
     if meta.joints is not None:
         return joints_residual_mm(joints, meta.joints)
+    if not from_tables:
+        wrist = -1.0 if meta.root is None else joints_residual_mm(joints[:1], meta.root[None])
+        return wrist if wrist > FRAME_LIMIT_JOINTS_MM else -1.0
     tips = joints_residual_mm(vertices[list(TIPS_HO3D)], joints[16:])
     return tips if meta.root is None else max(tips, joints_residual_mm(joints[:1], meta.root[None]))
 
@@ -69,8 +74,11 @@ def corners_residual_mm(meta: Meta, mesh: Mesh) -> float:
 
 def explain_hand(model: ManoModel, meta: Meta) -> str:
     """Why posed joints may be far from the annotated ones: the one misreading that would explain it."""
-    if meta.pose is None or meta.joints is None or meta.translation is None:
+    if meta.pose is None or meta.translation is None:
         return "are the evaluation tables those of this evaluation.txt?"
+    unknown = "is MANO_RIGHT.pkl the original file (--mano), and the meta file unchanged?"
+    if meta.joints is None:
+        return unknown
     mean = np.concatenate([np.zeros(3), model.hands_mean])
     ours = ho3d_joints(model.pose(meta.pose, meta.betas, meta.translation))
     readings = {
@@ -90,7 +98,7 @@ def explain_hand(model: ManoModel, meta: Meta) -> str:
     for why, joints in readings.items():
         if joints_residual_mm(joints, meta.joints) < LIMIT_MM * (1000 if "millimetres" in why else 1):
             return why
-    return "is MANO_RIGHT.pkl the original file (--mano), and the meta file unchanged?"
+    return unknown
 
 
 def explain_corners(meta: Meta, mesh: Mesh) -> str:

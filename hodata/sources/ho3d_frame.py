@@ -28,10 +28,17 @@ HELD_MM = 5.0  # nearer than this, or touching as shipped: the object is held
 
 @dataclass(frozen=True)
 class PosedHand:
-    """The right hand of a frame in HO-3D's own OpenGL camera frame: [778, 3], and 21 points in HO-3D's order."""
+    """The right hand of a frame in HO-3D's own OpenGL camera frame.
+
+    Args:
+        vertices: [778, 3].
+        joints: [21, 3] in HO-3D's order.
+        from_tables: both are annotated, in the evaluation tables. False: both were skinned from one annotated pose.
+    """
 
     vertices: Array
     joints: Array
+    from_tables: bool
 
 
 @dataclass(frozen=True)
@@ -40,13 +47,14 @@ class Frame:
 
     Args:
         hand: [778, 3], None where the frame has no hand pose.
-        keypoints: [21, 3] as annotated, OpenPose order; None without a hand pose.
+        keypoints: [21, 3] as annotated, OpenPose order; those of the posed hand where `quality` lacks
+            `residual_joints_mm`, because none are annotated; None without a hand pose.
         loop: [16, 3] the open boundary at the wrist; None without a hand pose.
         mesh: of the object, in its own frame.
         R, t: x_camera = R x_mesh + t.
         distance_mm: between the hand's vertices and the object's surface; -1 without a hand pose.
         held: nearer than 5 mm, or touching as shipped.
-        quality: residuals, named as in the index.
+        quality: residuals, named as in the index; without those for which nothing is annotated.
     """
 
     hand: Array | None
@@ -104,7 +112,7 @@ def posed_from_mano(models: Models, meta: Meta) -> PosedHand | None:
     if meta.pose is None:
         return None
     posed = models.hand.pose(meta.pose, meta.betas, meta.translation)
-    return PosedHand(posed.vertices[0], checks.ho3d_joints(posed))
+    return PosedHand(posed.vertices[0], checks.ho3d_joints(posed), from_tables=False)
 
 
 def ho3d_order(xyz: NDArray[np.float64], vertices: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -135,8 +143,9 @@ def frame_of(models: Models, meta: Meta, hand: PosedHand | None, where: str) -> 
     distance, held = -1.0, bool(meta.contact)
     if hand is not None:
         annotated = meta.joints if meta.joints is not None else hand.joints
-        residual = checks.hand_residual_mm(meta, hand.joints, hand.vertices)
-        quality["residual_joints_mm"] = round(residual, 4)
+        residual = checks.hand_residual_mm(meta, hand.joints, hand.vertices, hand.from_tables)
+        if residual >= 0:
+            quality["residual_joints_mm"] = round(residual, 4)
         if residual > checks.FRAME_LIMIT_JOINTS_MM:
             why = checks.explain_hand(models.hand, meta)
             raise SampleError(where, f"hand joints are {residual:.1f} mm from the annotation: {why}")

@@ -28,6 +28,7 @@ class Probe:
         self._root, self._models = root, models
         self._joints: list[float] = []
         self._corners: list[float] = []
+        self._unchecked: Counter[str] = Counter()
         self._causes: dict[str, Counter[str]] = {"hand joints": Counter(), "object corners": Counter()}
         self._seg: dict[checks.SegColors, list[float]] = {colors: [] for colors in checks.SEG_COLORS}
 
@@ -41,11 +42,17 @@ class Probe:
         corner = checks.corners_residual_mm(meta, mesh)
         if corner >= 0:
             self._corners.append(corner)
+        else:
+            self._unchecked["objCorners3D and objCorners3DRest"] += 1
         if corner > checks.LIMIT_MM:
             self._causes["object corners"][checks.explain_corners(meta, mesh)] += 1
         if hand is not None:
-            self._joints.append(checks.hand_residual_mm(meta, hand.joints, hand.vertices))
-            if self._joints[-1] > checks.LIMIT_MM:
+            joints = checks.hand_residual_mm(meta, hand.joints, hand.vertices, hand.from_tables)
+            if joints >= 0:
+                self._joints.append(joints)
+            else:
+                self._unchecked["21 joints in handJoints3D"] += 1
+            if joints > checks.LIMIT_MM:
                 self._causes["hand joints"][checks.explain_hand(self._models.hand, meta)] += 1
         if record.extra["seg"] and hand is not None:  # without a pose only half of it is drawn here
             shipped = checks.read_seg(self._root / record.extra["seg"], record.extra["seg"])
@@ -70,6 +77,10 @@ class Probe:
             self._judged(what, residuals)
             for what, residuals in (("hand joints", self._joints), ("object corners", self._corners))
             if residuals
+        ]
+        notes += [
+            f"{count} of the probed frames lack {what}: nothing says whether their poses are read right"
+            for what, count in self._unchecked.items()
         ]
         colors = self.seg_colors()
         if colors is not None:

@@ -24,7 +24,8 @@ def hand_of(frame: Frame, K: NDArray[np.float64], drawn: Rendering) -> Hand:
         keypoints_m=np.round(frame.keypoints, 6).tolist(),
         valid=[True] * len(frame.keypoints),
         in_front=in_front(frame.keypoints, drawn.depth, K).tolist(),
-        definition="ho3d",
+        # Without a residual nothing was annotated: they are the posed model's own.
+        definition="ho3d" if "residual_joints_mm" in frame.quality else "ho3d-posed",
     )
     if (frame.keypoints[:, 2] > 0).all():
         hand.keypoints_px = np.round(project(frame.keypoints, K), _DECIMALS).tolist()

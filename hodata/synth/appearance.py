@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from hodata.kernels import njit
 from hodata.synth import textures
 from hodata.synth.develop import linear_from_srgb
 from hodata.synth.hand_model import hand_model
@@ -249,7 +249,7 @@ def skin_marks() -> Array:
     return np.array(rows)
 
 
-@numba.njit(cache=True)
+@njit()
 def _paint(rows, out):  # type: ignore[no-untyped-def]
     """Paint shapes over one another. Lengths are in picture heights."""
     height, width, _ = out.shape

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from hodata.kernels import njit
 from hodata.synth.textures import lattice_hash
 
 
@@ -36,7 +36,7 @@ def _gamma_table() -> NDArray[np.float32]:
 _GAMMA = _gamma_table()
 
 
-@numba.njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _blur(source, strength):  # type: ignore[no-untyped-def]
     """A mix of the picture and its 3x3 binomial blur."""
     height, width, _ = source.shape
@@ -57,7 +57,7 @@ def _blur(source, strength):  # type: ignore[no-untyped-def]
     return out
 
 
-@numba.njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _develop(source, exposure, noise, vignette, seed, gamma, out):  # type: ignore[no-untyped-def]
     height, width, _ = source.shape
     for y in range(height):

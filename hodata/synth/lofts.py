@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from hodata.kernels import njit
 from hodata.synth.streams import stream
 
 Array = NDArray[np.float64]
@@ -190,12 +190,12 @@ class Skin:
         return float(np.abs(self.distance(points[near])).min())
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def _dot(x, y):  # type: ignore[no-untyped-def]
     return x[0] * y[0] + x[1] * y[1] + x[2] * y[2]
 
 
-@numba.njit(cache=True)
+@njit()
 def closest_on_triangle(p, a, b, c):  # type: ignore[no-untyped-def]
     """Weights of a, b, c at the triangle's point nearest to p: Ericson, Real-Time Collision Detection, section 5.1.5.
 
@@ -224,7 +224,7 @@ def closest_on_triangle(p, a, b, c):  # type: ignore[no-untyped-def]
     return va / total, vb / total, vc / total
 
 
-@numba.njit(cache=True)
+@njit()
 def _nearest(points, candidates, corners, spots, distance):  # type: ignore[no-untyped-def]
     """Fill `spots` [N, 3] and signed `distance` [N] from the candidate faces [N, K] of each point."""
     away, normal = np.empty(3), np.empty(3)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from hodata.kernels import njit
 from hodata.pose.camera import intrinsics, look_at, transform
 from hodata.pose.rasterize import Raster, corner_weights, rasterize
 from hodata.synth.textures import SKIN, lattice_hash, mixing, skin, value_noise
@@ -83,12 +83,12 @@ def shade(
     return out
 
 
-@numba.njit(cache=True, error_model="numpy", inline="always")
+@njit(error_model="numpy", inline="always")
 def _within(place, count):  # type: ignore[no-untyped-def]
     return min(max(int(place), 0), count - 1)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _lit(depth, T, K, px, py, pz, softness, jitter):  # type: ignore[no-untyped-def]
     """The part of the lamp that reaches a point: two looks at the shadow map, four at the edge of a shadow."""
     x = T[0, 0] * px + T[0, 1] * py + T[0, 2] * pz + T[0, 3]
@@ -114,7 +114,7 @@ def _lit(depth, T, K, px, py, pz, softness, jitter):  # type: ignore[no-untyped-
     return total
 
 
-@numba.njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _shade(  # type: ignore[no-untyped-def]
     face_map, inverse_K, vertices, normals, texture, faces, face_material, materials, lamp, softness,
     shadow_depth, shadow_T, shadow_K, backdrop, marks, out,

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from hodata.kernels import njit
 
 Array = NDArray[np.float64]
 Faces = NDArray[np.int32]
@@ -318,7 +319,7 @@ def _join(a: Mesh, b: Mesh) -> Mesh:
     )
 
 
-@numba.njit(cache=True)
+@njit()
 def _lathe_distance(points, radius, height):  # type: ignore[no-untyped-def]
     """Signed distance [N] to the body of revolution whose outline runs from the axis to the axis."""
     count = radius.shape[0]

@@ -5,8 +5,9 @@ One row of the materials table (see `appearance.material`) describes a surface.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from hodata.kernels import njit
 
 # Texture kinds, the first number of a material.
 PLAIN, STRIPES, CHECKS, WOOD, SPECKLE, LABEL, PLAID, SKIN, CLOUDS, PRINT, FACE = range(11)
@@ -14,7 +15,7 @@ PLAIN, STRIPES, CHECKS, WOOD, SPECKLE, LABEL, PLAID, SKIN, CLOUDS, PRINT, FACE =
 _MIX = (np.uint32(0x8DA6B343), np.uint32(0xD8163841), np.uint32(0xCB1AB31F), np.uint32(0x9E3779B1))
 
 
-@numba.njit(cache=True, error_model="numpy", inline="always")
+@njit(error_model="numpy", inline="always")
 def _scatter(h):  # type: ignore[no-untyped-def]
     """A number in [0, 1) from mixed lattice coordinates."""
     h ^= h >> np.uint32(15)
@@ -23,14 +24,14 @@ def _scatter(h):  # type: ignore[no-untyped-def]
     return np.float32(h >> np.uint32(8)) * np.float32(1.0 / 16777216.0)
 
 
-@numba.njit(cache=True, error_model="numpy", inline="always")
+@njit(error_model="numpy", inline="always")
 def lattice_hash(i, j, k, seed):  # type: ignore[no-untyped-def]
     """A number in [0, 1) for a lattice point."""
     a, b, c = np.uint32(i) * _MIX[0], np.uint32(j) * _MIX[1], np.uint32(k) * _MIX[2]
     return _scatter(np.uint32(a) ^ np.uint32(b) ^ np.uint32(c) ^ np.uint32(np.uint32(seed) * _MIX[3]))
 
 
-@numba.njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def value_noise(x, y, z, seed):  # type: ignore[no-untyped-def]
     """Smooth noise in [0, 1] with one value per unit cell."""
     fx, fy, fz = np.floor(x), np.floor(y), np.floor(z)
@@ -48,12 +49,12 @@ def value_noise(x, y, z, seed):  # type: ignore[no-untyped-def]
     return near * (1 - w) + far * w
 
 
-@numba.njit(cache=True, error_model="numpy", inline="always")
+@njit(error_model="numpy", inline="always")
 def edge(value, at, width):  # type: ignore[no-untyped-def]
     return min(max((value - at) / width + 0.5, 0.0), 1.0)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def mixing(m, x, y, z):  # type: ignore[no-untyped-def]
     """How much of the second colour a texture shows at a point: [0, 1]."""
     kind, scale, seed = int(m[0]), m[7], int(m[11])
@@ -102,7 +103,7 @@ def mixing(m, x, y, z):  # type: ignore[no-untyped-def]
     return 0.0
 
 
-@numba.njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def skin(m, marks, x, y, z, color):  # type: ignore[no-untyped-def]
     """Skin at a point of the hand at rest: blotches, paler palm, creases, nails. Returns the extra gloss."""
     seed = int(m[11])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,3 +145,39 @@ def test_numbers_that_are_no_pose_are_refused(model: ManoModel) -> None:
     for arguments in ((np.zeros(45),), (np.zeros(48), np.zeros(9)), (np.full(48, np.nan),)):
         with pytest.raises(ValueError, match=r"expected \[|nan"):
             model.pose(*arguments)
+
+
+def test_a_model_that_was_loaded_cannot_be_written_into(folder: Path) -> None:
+    path = str(folder / "MANO_LEFT.pkl")
+    model = load_mano(path, "left")
+    before = model.shapedirs.copy()
+    for name in ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "faces", "loop", "hands_mean"):
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(model, name)[:] *= -1
+    np.testing.assert_array_equal(load_mano(path, "left").shapedirs, before)
+
+
+def test_a_left_file_that_was_mended_already_is_told_by_the_right_one(folder: Path, tmp_path: Path) -> None:
+    right = load_mano(folder / "MANO_RIGHT.pkl", "right")
+    mirror = np.array([-1.0, 1.0, 1.0])
+    fields = {
+        "v_template": right.v_template * mirror,
+        "shapedirs": right.shapedirs * mirror[:, None],
+        "hands_mean": (right.hands_mean.reshape(-1, 3) * [1, -1, -1]).ravel(),
+        "f": right.faces[:, ::-1],
+        "kintree_table": np.array([[0, *right.parents[1:]], range(16)]),
+        **{name: getattr(right, name) for name in ("posedirs", "J_regressor", "weights")},
+    }
+    true = fields["shapedirs"]
+    for name, sign in (("shipped", -1), ("mended", 1)):
+        for beside in (True, False):
+            path = tmp_path / f"{name}_{beside}" / "MANO_LEFT.pkl"
+            path.parent.mkdir()
+            path.write_bytes(pickle.dumps({**fields, "shapedirs": true * [[sign], [1], [1]]}))
+            if beside:
+                shutil.copy(folder / "MANO_RIGHT.pkl", path.parent)
+            mended, as_it_is = load_mano(path, "left"), load_mano(path, "left", mend_left=False)
+            np.testing.assert_array_equal(as_it_is.shapedirs[:, 0], sign * true[:, 0])
+            # Alone, each counts as shipped.
+            expected = true[:, 0] if beside else -sign * true[:, 0]
+            np.testing.assert_array_equal(mended.shapedirs[:, 0], expected, err_msg=str(path))

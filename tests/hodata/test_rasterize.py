@@ -170,8 +170,38 @@ def test_interpolation_is_perspective_correct_and_labels_follow_faces():
         (np.zeros((3, 2)), [[0, 1, 2]], "V, 3"),
         (np.ones((3, 3)), [[0, 1, 3]], "there are 3"),
         (np.full((3, 3), np.nan), [[0, 1, 2]], "nan"),
+        (np.ones((3, 3)), [[0.0, 1.0, 2.0]], "faces are float64, they must be integers"),
     ],
 )
 def test_wrong_input_is_named(vertices, faces, words):
     with pytest.raises(ValueError, match=words):
         rasterize(vertices, faces, K, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("camera", "size", "near", "words"),
+    [
+        (K * np.nan, SIZE, 0.01, "rasterize: K must be 3x3 finite numbers"),
+        (np.diag([0.0, 35.0, 1.0]), SIZE, 0.01, "focal lengths"),
+        (np.diag([35.0, -35.0, 1.0]), SIZE, 0.01, "focal lengths"),
+        (K.T, SIZE, 0.01, "upper triangular"),
+        (K, (40, 40_000), 0.01, "must be in 1..16384 pixels"),
+        (K, SIZE, np.inf, "near"),
+    ],
+)
+def test_a_camera_that_cannot_be_drawn_with_is_named(camera, size, near, words):
+    with pytest.raises(ValueError, match=words):
+        rasterize(np.eye(3), [[0, 1, 2]], camera, size, near)
+
+
+def test_nothing_drawn_is_interpolated_to_nothing():
+    for faces in (np.zeros((0, 3), dtype=int), np.zeros((0, 3))):
+        nothing = rasterize(np.zeros((0, 3)), faces, K, SIZE)
+        assert not interpolate(nothing, np.zeros((0, 2)), np.zeros((0, 3)), faces, K).any()
+    vertices, faces = random_soup(5)
+    # The last face is behind the camera, and nobody knows its values.
+    vertices = np.concatenate([vertices, [[0, 0, -1.0], [0.1, 0, -1.0], [0, 0.1, -1.0]]])
+    faces = np.concatenate([faces, [[36, 37, 38]]])
+    values = np.where(np.arange(39) < 36, 1.0, np.nan)[:, None]
+    raster = rasterize(vertices, faces, K, SIZE)
+    np.testing.assert_allclose(interpolate(raster, values, vertices, faces, K)[..., 0], raster.face >= 0)

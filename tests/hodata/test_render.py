@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_rasterize import SIZE, K, exact_twin, random_soup
 
 from hodata.pose import zbuffer
-from hodata.pose.camera import flip_opengl, intrinsics
+from hodata.pose.camera import flip_opengl, intrinsics, rodrigues
 from hodata.pose.rasterize import rasterize
 from hodata.pose.render import PosedMesh, Rendering, render
 
@@ -123,6 +123,25 @@ def test_the_first_of_equally_deep_meshes_is_seen_and_a_nearer_one_hides_both():
     hidden = render([*twins, cover], K, SIZE)
     np.testing.assert_array_equal(hidden.visible_fraction, [0, 0, 1])
     assert not hidden.labels.any() and hidden.amodal.all(axis=0).any()
+
+
+def test_a_label_on_a_box_is_seen_where_it_is_lifted_by_a_tenth_of_a_millimetre():
+    """Planes at any angle, half a metre away: coplanar faces with other corners may win or lose, lifted ones win."""
+    camera, size, rng = intrinsics(617.0, (640, 480)), (640, 480), np.random.default_rng(6)
+    square = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0.0]])
+    faces = np.array([[0, 1, 2], [0, 2, 3]])
+    coplanar = []
+    for _ in range(12):
+        R = rodrigues(rng.normal(size=3) * [0.8, 0.8, 3.0])
+        box, label = (half * square @ R.T + [0.01, 0.02, 0.5] for half in (0.08, 0.03))
+        toward = -R[:, 2] if R[:, 2] @ box.mean(axis=0) > 0 else R[:, 2]
+        for lift in (0, 1e-4):
+            seen = render([PosedMesh(box, faces, 1), PosedMesh(label + lift * toward, faces, 2)], camera, size)
+            if lift:
+                assert seen.visible_fraction[1] == 1
+            else:
+                coplanar.append(seen.visible_fraction[1])
+    assert 0.05 < np.mean(coplanar) < 0.95
 
 
 def test_same_bytes_again_and_in_threads():

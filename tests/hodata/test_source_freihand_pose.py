@@ -336,7 +336,7 @@ def test_tables_that_are_read_wrong_stop_the_build(
 ) -> None:
     for subset in ("training", "evaluation"):
         edit(broken / f"freihand/{subset}_verts.json", change)
-    with pytest.raises(SourceError, match=r"(?s)only \d+% of the rendered hand lies inside .*axes.*--mano"):
+    with pytest.raises(SourceError, match=r"(?s)only \d+% of the rendered hand lies inside .*axes.*--mano.*resized"):
         build(opened(broken, "shipped"), tmp_path / "out", BuildOptions("freihand"))
     assert not (tmp_path / "out").exists()
 

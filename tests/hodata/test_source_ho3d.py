@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +29,7 @@ from hodata.sources.ho3d import HO3D
 from hodata.sources.ho3d_checks import SEG_COLORS, SegColors, seg_iou
 from hodata.sources.ho3d_frame import frame_of, posed_from_mano
 from hodata.sources.ho3d_layout import mesh_path, sequence_of
-from hodata.sources.ho3d_meta import read_meta
+from hodata.sources.ho3d_meta import read_meta, require_size_of_camera
 from hodata.splits import assign_splits
 from hodata.synth.miniatures import write_miniatures
 
@@ -302,6 +303,50 @@ def test_a_wrong_reading_stops_the_build_with_its_cause(trees: Trees, tmp_path: 
     assert not (tmp_path / "out").exists(), "nothing was written"
 
 
+def without_proof(meta: dict[str, Any]) -> None:
+    del meta["handJoints3D"], meta["objCorners3DRest"]
+
+
+def wrist_alone(meta: dict[str, Any]) -> None:
+    meta["handJoints3D"] = np.asarray(meta["handJoints3D"], dtype=float).reshape(21, 3)[0]
+
+
+def test_frames_that_hold_no_proof_are_told_from_those_that_do(trees: Trees, tmp_path: Path) -> None:
+    root = trees.copy(tmp_path / "tree")
+    edit(root, without_proof, "GPMF10")
+    edit(root, wrist_alone, "MC1")
+    source = trees.source(root=root)
+    notes = "\n".join(source.probe(source.scan().records))
+    frames = {name: len(list((root / f"train/{name}/meta").glob("*.pkl"))) for name in ("GPMF10", "MC1")}
+    assert re.search(r"probe of \d+ frames: hand joints 0\.00\d mm", notes), "the others are measured as before"
+    unproved = {"GPMF10": 0, "MC1": 0}
+    for record, sample in loaded(source):
+        bare = record.sequence in unproved
+        assert ("residual_joints_mm" in sample.quality) is not bare
+        assert ("residual_corners_mm" in sample.quality) is (record.sequence != "GPMF10")
+        assert sample.hands[0].definition == ("ho3d-posed" if bare else "ho3d")
+        if bare:
+            unproved[record.sequence] += 1
+    assert all(0 < unproved[name] <= frames[name] for name in frames)
+    assert f"{sum(unproved.values())} of the probed frames lack 21 joints in handJoints3D: nothing says" in notes
+    assert f"{unproved['GPMF10']} of the probed frames lack objCorners3D and objCorners3DRest" in notes
+    before, after = (
+        {record.key: np.array(sample.hands[0].keypoints_m) for record, sample in loaded(each)}
+        for each in (trees.source(), source)
+    )
+    assert before.keys() == after.keys()
+    for key, points in before.items():
+        np.testing.assert_allclose(after[key], points, atol=1e-5)
+
+
+def test_a_wrist_alone_still_says_that_a_hand_is_elsewhere(trees: Trees, tmp_path: Path) -> None:
+    root = trees.copy(tmp_path / "tree")
+    edit(root, wrist_alone, "MC1")
+    edit(root, far_off_hand, "MC1")
+    with pytest.raises(SampleError, match=r"hand joints are 20\.0 mm from the annotation: is MANO_RIGHT"):
+        build(trees.source(root=root), tmp_path / "out", BuildOptions("x"))
+
+
 def moved_meshes(ycb: Path, to: Path, move: Callable[[np.ndarray], np.ndarray]) -> Path:
     for path in ycb.rglob("textured_simple.obj"):
         out = to / path.parent.name / path.name
@@ -457,6 +502,17 @@ def test_annotations_in_other_forms_are_read_alike(
             np.testing.assert_array_equal(theirs[name], value)
         read += 1
     assert read > 20
+
+
+def test_pictures_of_another_size_than_their_cameras_are_refused(trees: Trees) -> None:
+    path = next((trees.root / "ho3d/train").glob("GPMF10/meta/*.pkl"))
+    meta = replace(
+        read_meta(path, path.name), K=np.array([[617.0, 0, 312], [0, 617, 241], [0, 0, 1]])
+    )  # as HO-3D's own
+    require_size_of_camera(meta, (640, 480), path.name)
+    for size in ((800, 600), (720, 540), (576, 432), (544, 408), (320, 240), (640, 360)):
+        with pytest.raises(SampleError, match=rf"camMat is of .* {size[0]}x{size[1]}: it was resized"):
+            require_size_of_camera(meta, size, path.name)
 
 
 def test_hostile_metas_are_refused_and_named(trees: Trees, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hodata.pose.arguments import NEAR
 from hodata.pose.camera import intrinsics, look_at, pixel_rays, project, rodrigues, transform
 from hodata.pose.render import PosedMesh, render
-from hodata.pose.wrist import BAND, NEAR_LOOP, wrist_band
+from hodata.pose.wrist import BAND, NEAR_LOOP, WIDEST, wrist_band
 from hodata.synth.hand_model import hand_model
 
 SIZE = (160, 120)
@@ -70,6 +71,46 @@ def test_a_finger_in_front_of_the_wrist_stays_hand() -> None:
     band = wrist_band(hand[model.loop], K, seen.depth, seen.part == 0)
     tips = seen.depth < hand[:, 2].min() + 0.05
     assert tips.sum() > 20 and not (band & tips).any()
+
+
+@pytest.mark.parametrize("depths", [(0.005, 0.065), (-0.02, 0.04), (0.011, 0.071)])
+def test_loops_at_the_plane_of_the_camera_leave_a_picture_undecided_no_farther_than_wrists_are_wide(
+    depths: tuple[float, float],
+) -> None:
+    size, camera = (640, 480), intrinsics(617.0, (640, 480))
+    turn = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+    middle, radius = np.mean(depths), (depths[1] - depths[0]) / 2
+    loop = np.stack([0.05 + radius * np.cos(turn), 0 * turn, middle + radius * np.sin(turn)], axis=1)  # seen edge-on
+    empty = np.full((size[1], size[0]), np.inf, dtype=np.float32)
+    band = wrist_band(loop, camera, empty, np.zeros(empty.shape, dtype=bool))
+    # The loop sampled densely, where it is not too near to be drawn; the near end lies to the right of the picture.
+    t = np.linspace(0, 1, 300)[:, None]
+    edges = np.concatenate([a + t * (b - a) for a, b in zip(loop, np.roll(loop, -1, axis=0), strict=True)])
+    pixels = project(edges[edges[:, 2] >= NEAR], camera)
+    columns, rows = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+    away = np.hypot(np.maximum(pixels[:, 0].min() - columns, 0), rows - camera[1, 2])
+    # Two corners more, where the plane cuts the loop.
+    drawn = loop[loop[:, 2] >= NEAR, 2]
+    median = np.median(np.append(drawn, [NEAR, NEAR] if len(drawn) < 16 else []))
+    reach = BAND * WIDEST * 2 * radius * 617 / median
+    np.testing.assert_array_equal(band, away <= reach)
+    assert 0.3 < band.mean() < 0.9
+
+
+def test_the_band_of_loops_in_reach_of_an_arm_is_a_quarter_of_their_width() -> None:
+    """From 10 cm on, nothing is bounded, whatever the side from which the loop is seen."""
+    rng, model = np.random.default_rng(2), hand_model("right")
+    camera = intrinsics(617.0, (640, 480))
+    loop = model.vertices[model.loop] - model.vertices[model.loop].mean(axis=0)
+    widest = []
+    for _ in range(3000):
+        turned = loop @ rodrigues(rng.normal(0, 2, 3)).T
+        distance = rng.uniform(0.1, 1.0) - turned[:, 2].min()
+        there = turned + pixel_rays(rng.uniform([0, 0], [640, 480]), camera) * distance
+        pixels = project(there, camera)
+        width, size = (np.linalg.norm(p[:, None] - p, axis=-1).max() for p in (pixels, there))
+        widest.append(width / (size * 617 / np.median(there[:, 2])))
+    assert max(widest) < WIDEST
 
 
 def test_nothing_where_the_loop_is_out_of_sight() -> None:
