@@ -21,7 +21,7 @@ import torchvision
 from hodata.labels import TASKS, Task
 from hotrain import checkpoint
 from hotrain.config import SHARES, UNRECORDED, FitConfig
-from hotrain.distributed import barrier, is_main, join_group, leave_group, rank, share_buffers, world_size
+from hotrain.distributed import barrier, is_main, process_group, rank, require_same, share_buffers, world_size
 from hotrain.errors import CheckpointError, Interrupted
 from hotrain.evaluate import evaluate
 from hotrain.learning.acceleration import place
@@ -61,12 +61,8 @@ def fit(config: FitConfig, resume: bool = False) -> None:
         HodataError: the run cannot start or go on.
         Interrupted: SIGTERM or SIGINT, after a complete checkpoint.
     """
-    device = join_group(config.device)
-    try:
-        with StopSignals() as stop:
-            _fit(config, resume, device, stop)
-    finally:
-        leave_group()
+    with process_group(config.device) as device, StopSignals() as stop:
+        _fit(config, resume, device, stop)
 
 
 def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignals) -> None:
@@ -120,6 +116,19 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
         optimizer.load_state_dict(before.optimizer())
         for group, decay_now in zip(optimizer.param_groups, decays, strict=True):  # it brings its own
             group["weight_decay"] = decay_now
+    measure = {"extent": config.extent, "samples": selection.index.data_hash(selection.val_rows)}
+    # The last moment: a step joins the GPUs, and one that waits for another there says nothing.
+    require_same(
+        {
+            **{name: facts[name] for name in (*_MUST_AGREE, "row_order")},
+            "data_hash of validation": measure["samples"],
+            "steps": steps,
+            "steps per epoch": steps_per_epoch,
+            "accumulation": config.accumulation,
+            "position": number * config.batch_size,
+            "last validation": scored,
+        }
+    )
     step = Step(start, optimizer, task, selection, config, device)
     predictor = NetworkPredictor(scored_model, data.rule, start.mean, start.std, device)
 
@@ -135,7 +144,6 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
             )
             checkpoint.remove_old(run)
 
-    measure = {"extent": config.extent, "samples": selection.index.data_hash(selection.val_rows)}
     losses: list[float] = []
     saved_at = time.monotonic()
     # Loading processes are forked first: TensorBoard and the progress bar have threads.

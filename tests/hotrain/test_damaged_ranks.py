@@ -54,7 +54,8 @@ def _work(rank: int, world: int, commands: Sequence[tuple[int, list[str]]], fold
             contextlib.redirect_stderr(err),
         ):
             try:
-                main(lambda given=arguments: cli(given, standalone_mode=False))
+                own = [word.replace("{rank}", str(rank)) for word in arguments]
+                main(lambda given=own: cli(given, standalone_mode=False))
             except SystemExit as ended:
                 code = int(ended.code or 0)
             except Exception:
@@ -64,7 +65,10 @@ def _work(rank: int, world: int, commands: Sequence[tuple[int, list[str]]], fold
 
 
 def on_ranks(world: int, folder: Path, *commands: list[str]) -> list[list[Ended]]:
-    """Run `hotrain` commands one after the other on some gloo processes: for each command, how each rank ended."""
+    """Run `hotrain` commands one after the other on some gloo processes: for each command, how each rank ended.
+
+    `{rank}` in a command is each one's number.
+    """
     folder.mkdir()
     sockets = [socket.socket() for _ in commands]
     for free in sockets:
