@@ -86,9 +86,9 @@ def require_same(facts: Mapping[str, Any]) -> None:
         if len(owners) > 1:
             each = ", ".join(f"{value} on rank {', '.join(ranks)}" for value, ranks in owners.items())
             raise TrainingError(
-                f"the processes of this run do not agree: {name} is {each}. All need the same options, shards and run's "
-                "folder: copy what differs again, or use a disk that all nodes see; where its listing lags behind, start "
-                "again"
+                f"the processes of this run do not agree: {name} is {each}. All need the same options, shards and "
+                "run's folder: copy what differs again, or use a disk that all nodes see; where its listing lags "
+                "behind, start again"
             )
 
 
