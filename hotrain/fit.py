@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,11 @@ def fit(config: FitConfig, resume: bool = False) -> None:
         HodataError: the run cannot start or go on.
         Interrupted: SIGTERM or SIGINT, after a complete checkpoint.
     """
-    with process_group(config.device) as device, StopSignals() as stop:
+    with (
+        process_group(config.device) as device,
+        checkpoint.only_writer(Path(config.out)) if is_main() else nullcontext(),
+        StopSignals() as stop,
+    ):
         _fit(config, resume, device, stop)
 
 
