@@ -91,8 +91,8 @@ def only_writer(run: Path) -> Iterator[None]:
     busy = f"{run}: another `hotrain fit` is writing here; wait until it has ended, or give another --out"
     if int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "RANK" not in os.environ:
         busy += (
-            f". SLURM has started {os.environ['SLURM_NTASKS']} of them, each a run of its own: start one task a node, "
-            "srun --ntasks-per-node 1 torchrun ... -m hotrain.cli fit ..., and torchrun starts the rest"
+            f". SLURM_NTASKS is {os.environ['SLURM_NTASKS']}: if srun has started as many, each is a run of its own; "
+            "start one task a node, srun --ntasks-per-node 1 torchrun ... -m hotrain.cli fit ..., which starts the rest"
         )
     with ExitStack() as stack:
         try:
@@ -191,7 +191,11 @@ def folder(run: Path, position: int) -> Path:
 
 
 def remove_old(run: Path) -> None:
-    """Keep the last checkpoint and the best one; all of them where best.json cannot be read."""
+    """Keep the last checkpoint and the best one; all of them where best.json cannot be read.
+
+    Raises:
+        OSError: one cannot be removed, as on NFS while somebody reads it; the next `save` tries again.
+    """
     found = _checkpoints(run)
     try:
         keep = {found[-1].name if found else "", _best_name(run)}
@@ -199,7 +203,8 @@ def remove_old(run: Path) -> None:
         return
     for path in found:
         if path.name not in keep:
-            shutil.rmtree(path)
+            # Renamed first: half of a checkpoint must not look like one.
+            shutil.rmtree(path.rename(path.with_name(f".{path.name}.old.partial")))
 
 
 def find(path: Path, *, which: str = "best") -> Checkpoint:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torchvision
 
+from hodata.errors import HodataError
 from hodata.labels import TASKS, Task
 from hotrain import checkpoint
 from hotrain.config import SHARES, UNRECORDED, FitConfig
@@ -136,6 +137,8 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
     step = Step(start, optimizer, task, selection, config, device)
     predictor = NetworkPredictor(scored_model, data.rule, start.mean, start.std, device)
 
+    chores = _Chores()
+
     def save(position: int) -> None:
         if is_main():
             checkpoint.save(
@@ -146,7 +149,8 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
                 optimizer=optimizer.state_dict(),
                 facts={**facts, "damaged": tally.found},
             )
-            checkpoint.remove_old(run)
+            with chores.one("removing old checkpoints"):
+                checkpoint.remove_old(run)
 
     losses: list[float] = []
     saved_at = time.monotonic()
@@ -156,6 +160,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
         closing(FileLog(run, number * config.batch_size) if is_main() else RunLog()) as log,
         progress("fit", steps * config.batch_size, number * config.batch_size, main=is_main()) as bar,
     ):
+        chores.say = bar.say
         for note in selection.notes + start.notes:
             bar.say(note)
         while True:
@@ -168,9 +173,10 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
                 if is_main() and len(tally.found) > known:  # the checkpoint was saved before validation found them
                     checkpoint.add_facts(checkpoint.folder(run, position), damaged=tally.found)
                 if is_main():
-                    if _keep_best(run, position, result, measure):
-                        write_card(checkpoint.find(run), selection)
-                    _show(run, position, selection, predictor, task, result, log, bar, skip)
+                    if _keep_best(run, position, result, measure, chores):
+                        with chores.one("the model card"):
+                            write_card(checkpoint.find(run), selection)
+                    _show(run, position, selection, predictor, task, result, log, bar, skip, chores)
             if number == steps:
                 break
 
@@ -197,7 +203,9 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
             if logs:
                 glimpse = step.training_scores(parts[-1])
                 bar.advance(0, **glimpse)
-                log.scalars(position, "train", {"loss": float(np.mean(losses)), **glimpse, "lr": start.lr * factor})
+                with chores.one("the log"):
+                    figures = {"loss": float(np.mean(losses)), **glimpse, "lr": start.lr * factor}
+                    log.scalars(position, "train", figures)
                 losses.clear()
 
             # Before validation, which may take longer than whoever stops us is willing to wait.
@@ -217,7 +225,8 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
         if is_main() and len(selection.val_rows):
             found = _calibrate_best(run, selection, task, config.extent, device, tally)
             bar.say(f"calibrated on validation: temperature {found.temperature:.2f}, ECE {found.after.ece:.3f}")
-            write_card(checkpoint.find(run), selection)
+            with chores.one("the model card"):
+                write_card(checkpoint.find(run), selection)
     barrier()
 
 
@@ -313,7 +322,27 @@ def _calibrate_best(
     return found
 
 
-def _keep_best(run: Path, position: int, result: Report | None, measure: Mapping[str, str]) -> bool:
+class _Chores:
+    """What is done beside training: a disk that refuses it costs that, not the run. Saving is none of them."""
+
+    def __init__(self) -> None:
+        self.say: Callable[[str], None] = lambda text: None
+        self._failed: set[str] = set()
+
+    @contextmanager
+    def one(self, what: str) -> Iterator[None]:
+        """A block that may end with an OSError, or with one in words: said the first time that `what` has one."""
+        try:
+            yield
+        except (OSError, HodataError) as error:
+            if not isinstance(error, OSError) and not isinstance(error.__cause__, OSError):
+                raise
+            if what not in self._failed:
+                self.say(f"warning: {what}: {error}; training goes on without")
+            self._failed.add(what)
+
+
+def _keep_best(run: Path, position: int, result: Report | None, measure: Mapping[str, str], chores: _Chores) -> bool:
     """Mark the checkpoint at this position if it is the best one so far; drop the ones in between.
 
     Args:
@@ -322,6 +351,7 @@ def _keep_best(run: Path, position: int, result: Report | None, measure: Mapping
         result: of its validation.
         measure: what the score is of. A run that goes on with another extent or other validation samples begins to
             compare anew: its scores say nothing beside the ones before.
+        chores: what may fail.
 
     Returns:
         whether it is what `checkpoint.find` opens now.
@@ -332,7 +362,8 @@ def _keep_best(run: Path, position: int, result: Report | None, measure: Mapping
         if best is None or not comparable or result.pooled.jaccard > best["jaccard"]:
             score = {**result.to_json(), "measure": dict(measure)}
             checkpoint.mark_best(run, checkpoint.folder(run, position), score)
-    checkpoint.remove_old(run)
+    with chores.one("removing old checkpoints"):
+        checkpoint.remove_old(run)
     return checkpoint.find(run).position == position
 
 
@@ -346,6 +377,7 @@ def _show(
     log: RunLog,
     bar: Progress,
     skip_damaged: bool,
+    chores: _Chores,
 ) -> None:
     """After an epoch: figures, a preview, the curves so far."""
     rows = selection.val_rows if result else selection.train_rows
@@ -353,15 +385,19 @@ def _show(
     if result:
         pooled = result.pooled
         figures = {f"iou {name}": value for name, value in pooled.iou.items()}
-        log.scalars(position, "val", {**figures, "jaccard": pooled.jaccard, "accuracy": pooled.accuracy})
+        with chores.one("the log"):
+            log.scalars(position, "val", {**figures, "jaccard": pooled.jaccard, "accuracy": pooled.accuracy})
         listed = "  ".join(f"IoU {name} {_figure(value)}" for name, value in pooled.kinds.items())
         title += f" (extent {pooled.extent}): {listed}"
         bar.say(f"validation at {position}: {listed}  accuracy {_figure(pooled.accuracy)} (extent {pooled.extent})")
     chosen = spread_rows(selection.index, rows, _PREVIEWS)
     sheet = example_sheet(selection.index, chosen, predictor, task, title, skip_damaged=skip_damaged)
-    save_picture(sheet, run / "previews" / f"{position:010d}.png")
-    save_picture(training_curves(run), run / "curves.png")
-    log.picture(position, "preview", np.asarray(sheet))
+    with chores.one("the preview"):
+        save_picture(sheet, run / "previews" / f"{position:010d}.png")
+    with chores.one("the curves"):
+        save_picture(training_curves(run), run / "curves.png")
+    with chores.one("the log"):
+        log.picture(position, "preview", np.asarray(sheet))
 
 
 def _figure(value: float | None) -> str:
