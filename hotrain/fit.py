@@ -35,7 +35,7 @@ from hotrain.learning.start import Start, begin
 from hotrain.learning.step import Flags, Step
 from hotrain.loading.damage import Tally
 from hotrain.loading.data import CropData
-from hotrain.loading.loader import Loader
+from hotrain.loading.loader import Batches, Loader
 from hotrain.loading.training_data import training_data
 from hotrain.order import ORDER_VERSION
 from hotrain.pictures import save_picture
@@ -49,6 +49,7 @@ from hotrain.stop import StopSignals
 
 _LOG_STEPS = 20
 _PREVIEWS = 8
+_EARLY = 200  # batches, after which it is said that they come late: not only when a run of days has ended
 
 
 def fit(config: FitConfig, resume: bool = False) -> None:
@@ -73,7 +74,7 @@ def fit(config: FitConfig, resume: bool = False) -> None:
 def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignals) -> None:
     task, run = TASKS[config.task], Path(config.out)
     before = _checkpoint_to_resume(run, resume)
-    scored = _last_scored(run) if before else 0
+    scored = _last_scored(run, before.position) if before else 0
     micro = micro_batch(config.batch_size, world_size(), config.accumulation)
 
     selection = select(config, task)
@@ -153,6 +154,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
                 checkpoint.remove_old(run)
 
     losses: list[float] = []
+    begun = number
     saved_at = time.monotonic()
     # Loading processes are forked first: TensorBoard and the progress bar have threads.
     with (
@@ -199,6 +201,8 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
             if saves or logs:
                 told += step.settle()
             losses += told
+            if (number - begun) * config.accumulation >= _EARLY > (number - begun - 1) * config.accumulation:
+                _say_if_late(batches, config.workers, bar)
             bar.advance(config.batch_size, **({"loss": told[-1]} if told else {}))
             if logs:
                 glimpse = step.training_scores(parts[-1])
@@ -215,11 +219,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
             if agreed.stop:
                 barrier()
                 raise Interrupted(str(checkpoint.folder(run, position)))
-        if config.workers and batches.late() > 0.5:
-            bar.say(
-                f"{batches.late():.0%} of the batches were not there yet when they were needed: this run is as fast as "
-                f"its loading; more --workers than {config.workers} may make it faster"
-            )
+        _say_if_late(batches, config.workers, bar)
         if tally.found:
             bar.say(f"{len(tally.found)} damaged samples were left out: {', '.join(sorted(tally.found))}")
         if is_main() and len(selection.val_rows):
@@ -296,9 +296,18 @@ def _facts(config: FitConfig, task: Task, selection: Selection, start: Start, da
     }
 
 
-def _last_scored(run: Path) -> int:
-    """The position of the last validation: a run that was stopped in one repeats it."""
-    return max((entry["position"] for entry in read_log(run) if entry["kind"] == "val"), default=0)
+def _last_scored(run: Path, until: int) -> int:
+    """The position of the last validation: a run that was stopped in one repeats it, and those beyond `until`."""
+    positions = (entry["position"] for entry in read_log(run) if entry["kind"] == "val")
+    return max((position for position in positions if position <= until), default=0)
+
+
+def _say_if_late(batches: Batches, workers: int, bar: Progress) -> None:
+    if workers and batches.late() > 0.5:
+        bar.say(
+            f"{batches.late():.0%} of the batches were not there yet when they were needed: this run is as fast as its "
+            f"loading; more --workers than {workers} may make it faster"
+        )
 
 
 def _validate(
