@@ -27,6 +27,8 @@ def only_one(path: Path, refusal: HodataError) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The last holder removes the file: a lock on a removed one keeps nobody out.
             held = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+            # Forked children would hold it on for a while when this process is killed.
+            os.register_at_fork(after_in_child=file.close)
         except (BlockingIOError, FileNotFoundError):
             held = False
         except (OSError, ModuleNotFoundError):

@@ -3,6 +3,7 @@
     RUN/checkpoints/<position>/   weights.safetensors, optimizer.pt, run.json: renamed into place when complete;
                                   raw.safetensors where weights.safetensors holds an average of weights
     RUN/best.json                 which of them scored best on the validation samples, and how
+    RUN/.lock                     held by the process that writes here, while it does
 
 Weights have torchvision's own names. Nothing in a checkpoint is ever run: optimizer state is read with
 `weights_only=True`.
@@ -13,7 +14,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ import torch
 from torch import Tensor
 
 from hodata.labels import TASKS, Task
+from hodata.lock import only_one
 from hotrain.config import UNRECORDED
 from hotrain.errors import CheckpointError
 
@@ -76,6 +79,35 @@ class Checkpoint:
                     f"{self.path}: cannot go on from here: {field} is {found!r} in the checkpoint, this run has "
                     f"{value!r}; resume with the same shards and options, or start anew from it with --init"
                 )
+
+
+@contextmanager
+def only_writer(run: Path) -> Iterator[None]:
+    """For as long as a run is written to its folder, which is made if missing, and removed if it stays empty.
+
+    Raises:
+        CheckpointError: another process writes there, or it cannot be written.
+    """
+    busy = f"{run}: another `hotrain fit` is writing here; wait until it has ended, or give another --out"
+    if int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "RANK" not in os.environ:
+        busy += (
+            f". SLURM_NTASKS is {os.environ['SLURM_NTASKS']}: if srun has started as many, each is a run of its own; "
+            "start one task a node, srun --ntasks-per-node 1 torchrun ... -m hotrain.cli fit ..., which starts the rest"
+        )
+    with ExitStack() as stack:
+        try:
+            if not run.exists():
+                run.mkdir(parents=True)
+                stack.callback(_remove_if_empty, run)
+            stack.enter_context(only_one(run / ".lock", CheckpointError(busy)))
+        except OSError as error:
+            raise CheckpointError(f"{run}: cannot be written ({error.strerror or error})") from error
+        yield
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def save(
@@ -159,7 +191,11 @@ def folder(run: Path, position: int) -> Path:
 
 
 def remove_old(run: Path) -> None:
-    """Keep the last checkpoint and the best one; all of them where best.json cannot be read."""
+    """Keep the last checkpoint and the best one; all of them where best.json cannot be read.
+
+    Raises:
+        OSError: one cannot be removed, as on NFS while somebody reads it; the next `save` tries again.
+    """
     found = _checkpoints(run)
     try:
         keep = {found[-1].name if found else "", _best_name(run)}
@@ -167,7 +203,8 @@ def remove_old(run: Path) -> None:
         return
     for path in found:
         if path.name not in keep:
-            shutil.rmtree(path)
+            # Renamed first: half of a checkpoint must not look like one.
+            shutil.rmtree(path.rename(path.with_name(f".{path.name}.old.partial")))
 
 
 def find(path: Path, *, which: str = "best") -> Checkpoint:

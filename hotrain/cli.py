@@ -79,6 +79,7 @@ def share_option(name: str, what: str) -> Callable[[Callable[..., Any]], Callabl
     "Options given here win.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; its own options hold unless given again.")
+@click.option("--resume-if-any", is_flag=True, help="--resume if there is a checkpoint in --out, else start.")
 @click.option("--model", type=click.Choice(MODELS), default=MODELS[0], help="[default: that of --init, else resnet50]")
 @click.option("--weights", default="coco", show_default=True, metavar="coco|none|FILE", help="What to start from.")
 @click.option("--epochs", type=click.FloatRange(0, min_open=True), default=30, show_default=True)
@@ -230,7 +231,8 @@ def fit(context: click.Context, **options: Any) -> None:
     from hotrain.checkpoint import find, last_position
     from hotrain.config import FitConfig, read_recipe
 
-    resume, recipe, preview = options.pop("resume"), options.pop("recipe"), options.pop("preview")
+    resume, resume_if_any = options.pop("resume"), options.pop("resume_if_any")
+    recipe, preview = options.pop("recipe"), options.pop("preview")
     given = {
         name: value
         for name, value in options.items()
@@ -247,9 +249,10 @@ def fit(context: click.Context, **options: Any) -> None:
     if recipe is not None:
         given = {**read_recipe(recipe), **given}
         options |= given
-    if resume:
-        if "out" not in given:
-            raise click.UsageError("--resume needs --out, the folder of the run to go on with")
+    if (resume or resume_if_any) and "out" not in given:
+        raise click.UsageError("--resume needs --out, the folder of the run to go on with")
+    if resume or (resume_if_any and last_position(Path(given["out"])) is not None):
+        resume = True
         stored = FitConfig.from_json(find(Path(given["out"]), which="last").facts["config"])
         config = replace(stored, **given)
     else:
@@ -268,7 +271,7 @@ def fit(context: click.Context, **options: Any) -> None:
         click.echo(preview)
         return
 
-    from hotrain.distributed import is_main, launch, processes_wanted
+    from hotrain.distributed import is_main, launch, processes_wanted, under_torchrun
     from hotrain.fit import fit as run_fit
 
     try:
@@ -287,7 +290,8 @@ def fit(context: click.Context, **options: Any) -> None:
         raise
     if is_main():
         click.echo(config.out)
-        if find(Path(config.out), which="last").facts.get("damaged"):
+        # A launcher takes every code but 0 for a failed process; what was left out has been said.
+        if find(Path(config.out), which="last").facts.get("damaged") and not under_torchrun():
             sys.exit(EXIT_SKIPPED)
 
 

@@ -6,9 +6,12 @@ Without a process group everything here is the identity, so the rest of the code
 from __future__ import annotations
 
 import os
+import platform
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -57,6 +60,36 @@ def share_buffers(model: nn.Module) -> None:
     if dist.is_initialized():
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
+
+
+def require_same(facts: Mapping[str, Any]) -> None:
+    """Compare what every rank has found out by itself; all of them must call it, before anything is sent between GPUs.
+
+    Args:
+        facts: name -> value; picklable and comparable.
+
+    Raises:
+        TrainingError: a value differs: on every rank, naming it and who has which; or a rank has ended before.
+    """
+    try:
+        found = all_gather([(platform.node(), dict(facts))])
+    except RuntimeError as error:  # gloo's: a socket was closed, or nobody came for half an hour
+        raise TrainingError(
+            "another process of this run ended, or hung, before the first step; the first error in the output of all "
+            f"nodes says why ({str(error).partition(chr(10))[0]})"
+        ) from error
+    everyone = [own for part in found for own in part]
+    for name in facts:
+        owners: dict[str, list[str]] = {}
+        for number, (node, own) in enumerate(everyone):
+            owners.setdefault(repr(own[name]), []).append(f"{number} ({node})")
+        if len(owners) > 1:
+            each = ", ".join(f"{value} on rank {', '.join(ranks)}" for value, ranks in owners.items())
+            raise TrainingError(
+                f"the processes of this run do not agree: {name} is {each}. All need the same options, shards and "
+                "run's folder: copy what differs again, or use a disk that all nodes see; where its listing lags "
+                "behind, start again"
+            )
 
 
 def barrier() -> None:
@@ -117,6 +150,33 @@ def leave_group() -> None:
     """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[torch.device]:
+    """`join_group` for the block, then `leave_group`.
+
+    Leaving a group of GPUs waits for the other ranks of the node, which do not come where one has failed alone: its
+    error is told at once, and ends this process without leaving. An `Interrupted` all ranks have together.
+    """
+    place = join_group(device)
+    try:
+        yield place
+    except BaseException as error:
+        if place.type == "cuda" and dist.is_initialized() and not isinstance(error, Interrupted):
+            _end_now(error)
+        raise
+    finally:
+        leave_group()
+
+
+def _end_now(error: BaseException) -> NoReturn:
+    """Say why, and end this process without Python's own clean-up, which leaves the group too."""
+    words = in_words(error) if isinstance(error, Exception) else None
+    told = words or "".join(traceback.format_exception(error)).rstrip()
+    print(f"error (rank {os.environ.get('RANK')}): {told}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(getattr(error, "exit_code", 1))
 
 
 def processes_wanted(device: str) -> int:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ import numpy as np
 import torch
 import torchvision
 
+from hodata.errors import HodataError
 from hodata.labels import TASKS, Task
 from hotrain import checkpoint
 from hotrain.config import SHARES, UNRECORDED, FitConfig
-from hotrain.distributed import barrier, is_main, join_group, leave_group, rank, share_buffers, world_size
+from hotrain.distributed import barrier, is_main, process_group, rank, require_same, share_buffers, world_size
 from hotrain.errors import CheckpointError, Interrupted
 from hotrain.evaluate import evaluate
 from hotrain.learning.acceleration import place
@@ -34,7 +35,7 @@ from hotrain.learning.start import Start, begin
 from hotrain.learning.step import Flags, Step
 from hotrain.loading.damage import Tally
 from hotrain.loading.data import CropData
-from hotrain.loading.loader import Loader
+from hotrain.loading.loader import Batches, Loader
 from hotrain.loading.training_data import training_data
 from hotrain.order import ORDER_VERSION
 from hotrain.pictures import save_picture
@@ -48,6 +49,7 @@ from hotrain.stop import StopSignals
 
 _LOG_STEPS = 20
 _PREVIEWS = 8
+_EARLY = 200  # batches, after which it is said that they come late: not only when a run of days has ended
 
 
 def fit(config: FitConfig, resume: bool = False) -> None:
@@ -61,18 +63,18 @@ def fit(config: FitConfig, resume: bool = False) -> None:
         HodataError: the run cannot start or go on.
         Interrupted: SIGTERM or SIGINT, after a complete checkpoint.
     """
-    device = join_group(config.device)
-    try:
-        with StopSignals() as stop:
-            _fit(config, resume, device, stop)
-    finally:
-        leave_group()
+    with (
+        process_group(config.device) as device,
+        checkpoint.only_writer(Path(config.out)) if is_main() else nullcontext(),
+        StopSignals() as stop,
+    ):
+        _fit(config, resume, device, stop)
 
 
 def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignals) -> None:
     task, run = TASKS[config.task], Path(config.out)
     before = _checkpoint_to_resume(run, resume)
-    scored = _last_scored(run) if before else 0
+    scored = _last_scored(run, before.position) if before else 0
     micro = micro_batch(config.batch_size, world_size(), config.accumulation)
 
     selection = select(config, task)
@@ -120,8 +122,23 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
         optimizer.load_state_dict(before.optimizer())
         for group, decay_now in zip(optimizer.param_groups, decays, strict=True):  # it brings its own
             group["weight_decay"] = decay_now
+    measure = {"extent": config.extent, "samples": selection.index.data_hash(selection.val_rows)}
+    # The last moment: a step joins the GPUs, and one that waits for another there says nothing.
+    require_same(
+        {
+            **{name: facts[name] for name in (*_MUST_AGREE, "row_order")},
+            "data_hash of validation": measure["samples"],
+            "steps": steps,
+            "steps per epoch": steps_per_epoch,
+            "accumulation": config.accumulation,
+            "position": number * config.batch_size,
+            "last validation": scored,
+        }
+    )
     step = Step(start, optimizer, task, selection, config, device)
     predictor = NetworkPredictor(scored_model, data.rule, start.mean, start.std, device)
+
+    chores = _Chores()
 
     def save(position: int) -> None:
         if is_main():
@@ -133,10 +150,11 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
                 optimizer=optimizer.state_dict(),
                 facts={**facts, "damaged": tally.found},
             )
-            checkpoint.remove_old(run)
+            with chores.one("removing old checkpoints"):
+                checkpoint.remove_old(run)
 
-    measure = {"extent": config.extent, "samples": selection.index.data_hash(selection.val_rows)}
     losses: list[float] = []
+    begun = number
     saved_at = time.monotonic()
     # Loading processes are forked first: TensorBoard and the progress bar have threads.
     with (
@@ -144,6 +162,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
         closing(FileLog(run, number * config.batch_size) if is_main() else RunLog()) as log,
         progress("fit", steps * config.batch_size, number * config.batch_size, main=is_main()) as bar,
     ):
+        chores.say = bar.say
         for note in selection.notes + start.notes:
             bar.say(note)
         while True:
@@ -156,9 +175,10 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
                 if is_main() and len(tally.found) > known:  # the checkpoint was saved before validation found them
                     checkpoint.add_facts(checkpoint.folder(run, position), damaged=tally.found)
                 if is_main():
-                    if _keep_best(run, position, result, measure):
-                        write_card(checkpoint.find(run), selection)
-                    _show(run, position, selection, predictor, task, result, log, bar, skip)
+                    if _keep_best(run, position, result, measure, chores):
+                        with chores.one("the model card"):
+                            write_card(checkpoint.find(run), selection)
+                    _show(run, position, selection, predictor, task, result, log, bar, skip, chores)
             if number == steps:
                 break
 
@@ -181,11 +201,15 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
             if saves or logs:
                 told += step.settle()
             losses += told
+            if (number - begun) * config.accumulation >= _EARLY > (number - begun - 1) * config.accumulation:
+                _say_if_late(batches, config.workers, bar)
             bar.advance(config.batch_size, **({"loss": told[-1]} if told else {}))
             if logs:
                 glimpse = step.training_scores(parts[-1])
                 bar.advance(0, **glimpse)
-                log.scalars(position, "train", {"loss": float(np.mean(losses)), **glimpse, "lr": start.lr * factor})
+                with chores.one("the log"):
+                    figures = {"loss": float(np.mean(losses)), **glimpse, "lr": start.lr * factor}
+                    log.scalars(position, "train", figures)
                 losses.clear()
 
             # Before validation, which may take longer than whoever stops us is willing to wait.
@@ -195,17 +219,14 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
             if agreed.stop:
                 barrier()
                 raise Interrupted(str(checkpoint.folder(run, position)))
-        if config.workers and batches.late() > 0.5:
-            bar.say(
-                f"{batches.late():.0%} of the batches were not there yet when they were needed: this run is as fast as "
-                f"its loading; more --workers than {config.workers} may make it faster"
-            )
+        _say_if_late(batches, config.workers, bar)
         if tally.found:
             bar.say(f"{len(tally.found)} damaged samples were left out: {', '.join(sorted(tally.found))}")
         if is_main() and len(selection.val_rows):
             found = _calibrate_best(run, selection, task, config.extent, device, tally)
             bar.say(f"calibrated on validation: temperature {found.temperature:.2f}, ECE {found.after.ece:.3f}")
-            write_card(checkpoint.find(run), selection)
+            with chores.one("the model card"):
+                write_card(checkpoint.find(run), selection)
     barrier()
 
 
@@ -275,9 +296,18 @@ def _facts(config: FitConfig, task: Task, selection: Selection, start: Start, da
     }
 
 
-def _last_scored(run: Path) -> int:
-    """The position of the last validation: a run that was stopped in one repeats it."""
-    return max((entry["position"] for entry in read_log(run) if entry["kind"] == "val"), default=0)
+def _last_scored(run: Path, until: int) -> int:
+    """The position of the last validation: a run that was stopped in one repeats it, and those beyond `until`."""
+    positions = (entry["position"] for entry in read_log(run) if entry["kind"] == "val")
+    return max((position for position in positions if position <= until), default=0)
+
+
+def _say_if_late(batches: Batches, workers: int, bar: Progress) -> None:
+    if workers and batches.late() > 0.5:
+        bar.say(
+            f"{batches.late():.0%} of the batches were not there yet when they were needed: this run is as fast as its "
+            f"loading; more --workers than {workers} may make it faster"
+        )
 
 
 def _validate(
@@ -301,7 +331,27 @@ def _calibrate_best(
     return found
 
 
-def _keep_best(run: Path, position: int, result: Report | None, measure: Mapping[str, str]) -> bool:
+class _Chores:
+    """What is done beside training: a disk that refuses it costs that, not the run. Saving is none of them."""
+
+    def __init__(self) -> None:
+        self.say: Callable[[str], None] = lambda text: None
+        self._failed: set[str] = set()
+
+    @contextmanager
+    def one(self, what: str) -> Iterator[None]:
+        """A block that may end with an OSError, or with one in words: said the first time that `what` has one."""
+        try:
+            yield
+        except (OSError, HodataError) as error:
+            if not isinstance(error, OSError) and not isinstance(error.__cause__, OSError):
+                raise
+            if what not in self._failed:
+                self.say(f"warning: {what}: {error}; training goes on without")
+            self._failed.add(what)
+
+
+def _keep_best(run: Path, position: int, result: Report | None, measure: Mapping[str, str], chores: _Chores) -> bool:
     """Mark the checkpoint at this position if it is the best one so far; drop the ones in between.
 
     Args:
@@ -310,6 +360,7 @@ def _keep_best(run: Path, position: int, result: Report | None, measure: Mapping
         result: of its validation.
         measure: what the score is of. A run that goes on with another extent or other validation samples begins to
             compare anew: its scores say nothing beside the ones before.
+        chores: what may fail.
 
     Returns:
         whether it is what `checkpoint.find` opens now.
@@ -320,7 +371,8 @@ def _keep_best(run: Path, position: int, result: Report | None, measure: Mapping
         if best is None or not comparable or result.pooled.jaccard > best["jaccard"]:
             score = {**result.to_json(), "measure": dict(measure)}
             checkpoint.mark_best(run, checkpoint.folder(run, position), score)
-    checkpoint.remove_old(run)
+    with chores.one("removing old checkpoints"):
+        checkpoint.remove_old(run)
     return checkpoint.find(run).position == position
 
 
@@ -334,6 +386,7 @@ def _show(
     log: RunLog,
     bar: Progress,
     skip_damaged: bool,
+    chores: _Chores,
 ) -> None:
     """After an epoch: figures, a preview, the curves so far."""
     rows = selection.val_rows if result else selection.train_rows
@@ -341,16 +394,20 @@ def _show(
     if result:
         pooled = result.pooled
         figures = {f"iou {name}": value for name, value in pooled.iou.items()}
-        log.scalars(position, "val", {**figures, "jaccard": pooled.jaccard, "accuracy": pooled.accuracy})
+        with chores.one("the log"):
+            log.scalars(position, "val", {**figures, "jaccard": pooled.jaccard, "accuracy": pooled.accuracy})
         listed = "  ".join(f"IoU {name} {_figure(value)}" for name, value in pooled.kinds.items())
         title += f" (extent {pooled.extent}): {listed}"
         bar.say(f"validation at {position}: {listed}  accuracy {_figure(pooled.accuracy)} (extent {pooled.extent})")
     chosen = spread_rows(selection.index, rows, _PREVIEWS)
     extents = result.extents if result else {}
     sheet = example_sheet(selection.index, chosen, predictor, task, title, extents, skip_damaged=skip_damaged)
-    save_picture(sheet, run / "previews" / f"{position:010d}.png")
-    save_picture(training_curves(run), run / "curves.png")
-    log.picture(position, "preview", np.asarray(sheet))
+    with chores.one("the preview"):
+        save_picture(sheet, run / "previews" / f"{position:010d}.png")
+    with chores.one("the curves"):
+        save_picture(training_curves(run), run / "curves.png")
+    with chores.one("the log"):
+        log.picture(position, "preview", np.asarray(sheet))
 
 
 def _figure(value: float | None) -> str:

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -159,7 +160,8 @@ class FileLog(RunLog):
         self._board.add_image(name, image, position, dataformats="HWC")
 
     def close(self) -> None:
-        self._board.close()
+        with suppress(OSError):  # a disk that is full: who wrote last was told
+            self._board.close()
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:

@@ -20,6 +20,14 @@ def no_files_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def damage_is_read_again_at_once() -> Iterator[None]:
+    """Tests damage shards by the hundred, and what they write is on no network disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hodata.shards.reader.PAUSES", (0.0, 0.0, 0.0))
+        yield
+
+
 @pytest.fixture
 def freihand_root(tmp_path: Path) -> Path:
     """12 bases in 6 instants of two views, 4 versions each, and 3 evaluation pictures."""

@@ -41,6 +41,11 @@ def find_shards(patterns: Sequence[str | Path]) -> list[Path]:
         else:
             matches = [path.with_suffix(".tar") if path.suffix in ("", ".index") else path]
         matches = [match for match in matches if match.suffix == ".tar" and match.is_file()]
+        if not matches and "://" in pattern:
+            raise ShardError(
+                f"{pattern}: addresses are not read, only files; mount the bucket, with the .index files beside the "
+                "tars, or copy it, and name the folder"
+            )
         if not matches:
             raise ShardError(
                 f"{pattern}: no .tar shard found (looked in {Path.cwd() if not path.is_absolute() else path.parent}); "

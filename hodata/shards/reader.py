@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
@@ -27,6 +28,11 @@ from hodata.shards.rows import CODED, Stretch, column_of, joined, may_share_keys
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+# Seconds before a read is tried again. Network disks fail for a moment, or give too few bytes or wrong ones.
+PAUSES: tuple[float, ...] = (0.05, 0.2, 0.8)
+_PASSING = {getattr(errno, name) for name in ("EIO", "ETIMEDOUT", "ESTALE") if hasattr(errno, name)}
 
 
 class ShardIndex:
@@ -222,11 +228,24 @@ class SampleReader:
         return fields | {name: json.loads(fields[name]) for name in STRUCTURED if name in fields}
 
     def _read(self, member: str, row: int) -> bytes:
+        for pause in PAUSES:
+            try:
+                return self._read_once(member, row)
+            except ShardError as error:
+                if isinstance(error.__cause__, OSError) and error.__cause__.errno not in _PASSING:
+                    raise
+            self._reopen(int(self._numbers[row]))
+            time.sleep(pause)
+        return self._read_once(member, row)
+
+    def _read_once(self, member: str, row: int) -> bytes:
         number = int(self._numbers[row])
         offset, size, crc32 = (int(values[row]) for values in self._members[member])
         try:
             file = self._file(number)
             data = os.pread(file.descriptor, size, offset)
+            while len(data) < size and (more := os.pread(file.descriptor, size - len(data), offset + len(data))):
+                data += more
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):  # which says nothing of the shard
                 raise HodataError(f"{self._shards[number]}: {error.strerror}; allow more with `ulimit -n`") from error
@@ -238,6 +257,11 @@ class SampleReader:
                 "the file is damaged: copy it again, or delete it and its .index and build it (or index it) again"
             )
         return data
+
+    def _reopen(self, number: int) -> None:
+        """Forget a file's descriptor, which may be what is stale."""
+        with self._lock:
+            self._files.pop(number, None)
 
     def _file(self, number: int) -> _OpenFile:
         if self._process != os.getpid():  # after fork: share nothing with the parent, whose threads may hold the lock

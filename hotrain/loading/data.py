@@ -149,12 +149,13 @@ class CropData(Dataset[Batch]):
             ShardError: its bytes are damaged; the message names shard, key and offset.
         """
         key, kind = self._key(row), self._kinds[self._kind[row]]
+        data = self._reader.image(row)  # it lies before the mask: read forward, as disks and networks read ahead
         mask = read_mask(self._reader, row, key)
         height, width = mask.shape
         numbers = uniforms(self.order.seed, position, GEOMETRY, 6)
         hands = self._hands.of(row) if self._hands else None
         window = draw_window(width, height, self.rule, self.crop, numbers, hands)
-        image = decode_image(self._reader.image(row), kind, key, (width, height), window.shrink)
+        image = decode_image(data, kind, key, (width, height), window.shrink)
         cut(image, mask, window, pixels, label)
         if window.mirrored:
             label[:] = look_up(self._mirror, label)

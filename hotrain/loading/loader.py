@@ -80,7 +80,8 @@ class Loader:
         options: dict[str, Any] = {}
         ahead, held = 0, (self._keep or 0) + 1
         if self._workers:
-            factor = prefetch_factor(bytes_each, self._workers, held)
+            ranks = max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 2)  # another run may be there too
+            factor = prefetch_factor(bytes_each, self._workers, held, ranks)
             ahead = factor * self._workers
             options = {
                 # Forked workers share the index's memory.
@@ -234,13 +235,14 @@ class Positions:
                 yield np.arange(begin, begin + self.micro, dtype=np.int64)
 
 
-def prefetch_factor(batch_bytes: int, workers: int, held: int, memory: Path = Path("/dev/shm")) -> int:
+def prefetch_factor(batch_bytes: int, workers: int, held: int, ranks: int, memory: Path = Path("/dev/shm")) -> int:
     """How many batches each worker may have ready, at most 4: they wait in shared memory, whose overflow kills.
 
     Args:
         batch_bytes: of one.
-        workers: processes of this rank; another rank may want as much again.
+        workers: processes of this rank.
         held: batches that are in use meanwhile.
+        ranks: so many want as much each.
 
     Raises:
         TrainingError: there is no room for one each, as in a container with Docker's default of 64 MB.
@@ -249,12 +251,12 @@ def prefetch_factor(batch_bytes: int, workers: int, held: int, memory: Path = Pa
         return 4
     room = os.statvfs(memory)
     free = room.f_bavail * room.f_frsize
-    factor = min((free // (2 * batch_bytes) - held) // workers, 4)
+    factor = min((free // (ranks * batch_bytes) - held) // workers, 4)
     if factor < 1:
         raise TrainingError(
-            f"{memory} has {free / 1e6:.0f} MB free; {workers} loading processes with batches of "
-            f"{batch_bytes / 1e6:.0f} MB need {2e-6 * batch_bytes * (workers + held):.0f} MB. Start the container with "
-            "a larger --shm-size, or use fewer --workers or a smaller --batch-size or --crop"
+            f"{memory} has {free / 1e6:.0f} MB free; {workers} loading processes for each of {ranks} GPUs, with "
+            f"batches of {batch_bytes / 1e6:.0f} MB, need {ranks * batch_bytes * (workers + held) / 1e6:.0f} MB. Start "
+            "the container with a larger --shm-size, or use fewer --workers or a smaller --batch-size or --crop"
         )
     return int(factor)
 

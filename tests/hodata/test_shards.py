@@ -219,6 +219,9 @@ def test_find_shards_by_file_folder_glob_and_says_where_it_looked(built: Path) -
     assert find_shards([everything[0].with_suffix("")]) == everything[:1]
     with pytest.raises(ShardError, match=r"no \.tar shard found"):
         find_shards([built / "nothing-*.tar"])
+    for address in ("s3://bucket/*.tar", "gs://bucket/x.tar", "https://host/shards"):
+        with pytest.raises(ShardError, match=r"addresses are not read, only files; mount the bucket"):
+            find_shards([built, address])
 
 
 def test_damage_is_named_and_never_silent(built: Path) -> None:

@@ -266,6 +266,46 @@ def test_a_run_as_slow_as_its_loading_says_so(
     assert ("90% of the batches were not there yet" in capsys.readouterr().err) == said
 
 
+def test_it_is_said_early_too(
+    mixed: ShardIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once after so many batches, and at the end; not before, and not in between."""
+    shares = []
+
+    def late(batches: Any) -> float:
+        shares.append(batches._asked)
+        return 0.9
+
+    monkeypatch.setattr("hotrain.loading.loader.Batches.late", late)
+    monkeypatch.setattr("hotrain.fit._EARLY", 3)
+    fit(config(mixed, tmp_path / "run", epochs=3, workers=1, accumulation=2))  # 6 steps of 2 batches
+    assert sorted(set(shares)) == [4, 12]
+    assert capsys.readouterr().err.count("90% of the batches were not there yet") == 2
+
+
+def test_a_validation_beyond_the_checkpoint_is_repeated(mixed: ShardIndex, finished: Path, tmp_path: Path) -> None:
+    """The last checkpoint was lost, or is a copy of before: what the log says of later ones does not count."""
+    run = tmp_path / "run"
+    fit(config(mixed, run, epochs=2))
+    shutil.copy(finished / "log.jsonl", run)
+    fit(config(mixed, run), resume=True)
+    assert [entry["position"] for entry in read_log(run) if entry["kind"] == "val"] == [8, 16, 24]
+
+
+def test_a_run_goes_on_if_there_is_one(mixed: ShardIndex, finished: Path, tmp_path: Path) -> None:
+    """One command to start, to go on, and to do nothing when all is done."""
+    run = tmp_path / "run"
+    given = ["fit", "--shards", str(mixed.shards[0].parent), "--model", MODEL, "--weights", "none", "--crop", "32"]
+    given += ["--samples-per-epoch", "8", "--batch-size", "4", "--workers", "0", "--device", "cpu", "--lr", "0.002"]
+    given += ["--resume-if-any", "--out", str(run), "--epochs"]
+    for epochs, position, said in (("1", 8, False), ("3", 24, True), ("3", 24, True)):
+        result = CliRunner().invoke(cli, [*given, epochs])
+        assert result.exit_code == 0, result.output
+        assert ("going on from" in result.stderr) == said
+        assert checkpoint.find(run, which="last").position == position
+    assert CliRunner().invoke(cli, ["fit", "--resume-if-any", "--shards", "x"]).exit_code == 2
+
+
 def test_without_a_validation_split_it_says_so(
     mixed: ShardIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -210,3 +210,39 @@ def test_a_run_goes_on_at_any_number_of_processes(mixed: ShardIndex, tmp_path: P
     for number, world in enumerate(worlds):
         resumed_with(world, shards, run, str(0.25 * (number + 2)))
         assert checkpoint.find(run, which="last").position == 12 * (number + 2)
+
+
+@pytest.mark.soak
+def test_torchrun_starts_a_run_again_that_lost_a_process(mixed: ShardIndex, tmp_path: Path) -> None:
+    """The first process is killed amid the run: torchrun restarts all, which go on by the same command.
+
+    Its processes find each other by what it stores; unless told, it gives those of a restart what the dead ones stored.
+    """
+    run = tmp_path / "run"
+    options = ("--samples-per-epoch", "400", "--epochs", "1", "--workers", "2")
+    arguments = command(mixed.shards[0].parent, run, "--resume-if-any", *options)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
+    arguments[1:3] = [*launcher, "-m", "hotrain.cli"]
+    process = subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**environment(), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
+    )
+    deadline = time.monotonic() + 120
+    while not list(run.glob("checkpoints/0*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    first = [
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/environ")
+        if f"--out\0{run}\0".encode() in (path.parent / "cmdline").read_bytes()
+        and b"\0RANK=0\0" in path.read_bytes()
+        and int((path.parent / "stat").read_text().rpartition(")")[2].split()[1]) == process.pid
+    ]
+    assert len(first) == 1
+    os.kill(first[0], signal.SIGKILL)
+    _, messages = process.communicate(timeout=300)
+    assert process.returncode == 0, messages
+    assert "going on from" in messages and "is writing here" not in messages
+    assert checkpoint.find(run, which="last").position == 400

@@ -15,7 +15,7 @@ from PIL import Image
 
 from hodata.errors import ShardError
 from hodata.labels import MIRROR, Label
-from hodata.shards.reader import ShardIndex
+from hodata.shards.reader import SampleReader, ShardIndex
 from hotrain.input_rule import InputRule
 from hotrain.loading.crop import BEYOND, CropRule
 from hotrain.loading.data import batch_of, decode_image
@@ -110,6 +110,21 @@ def test_gray_and_cmyk_jpegs_become_rgb() -> None:
         buffer = io.BytesIO()
         Image.new(mode, (20, 10)).save(buffer, "JPEG")
         assert decode_image(buffer.getvalue(), "jpg", "k").shape == (10, 20, 3)
+
+
+def test_a_shard_is_read_forward(mixed: ShardIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mounted storage reads ahead; going back may cost another request."""
+    original, read = SampleReader._read_once, []
+
+    def read_once(reader: SampleReader, member: str, row: int) -> bytes:
+        read.append((row, int(mixed.column(f"{member}_offset")[row])))
+        return original(reader, member, row)
+
+    monkeypatch.setattr(SampleReader, "_read_once", read_once)
+    _ = crop_data(mixed)[np.arange(12)]
+    assert len(read) == 24
+    for (row, first), (same, second) in zip(read[::2], read[1::2], strict=True):
+        assert row == same and first < second
 
 
 def test_crop_data_pickles(mixed: ShardIndex) -> None:

@@ -136,10 +136,31 @@ def test_batches_waiting_fit_into_shared_memory(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr("os.statvfs", room)
     # 64 MB, half of it left to another rank, and two batches in use.
-    assert [prefetch_factor(megabytes * 10**6, 2, 2, tmp_path) for megabytes in (1, 4, 5, 8)] == [4, 3, 2, 1]
-    with pytest.raises(TrainingError, match=r"64 MB free.*9 MB need 72 MB.*--shm-size"):
-        prefetch_factor(9 * 10**6, 2, 2, tmp_path)
-    assert prefetch_factor(10**9, 9, 1, tmp_path / "no such folder") == 4
+    assert [prefetch_factor(megabytes * 10**6, 2, 2, 2, tmp_path) for megabytes in (1, 4, 5, 8)] == [4, 3, 2, 1]
+    with pytest.raises(TrainingError, match=r"64 MB free.*9 MB, need 72 MB.*--shm-size"):
+        prefetch_factor(9 * 10**6, 2, 2, 2, tmp_path)
+    assert [prefetch_factor(megabytes * 10**6, 2, 2, 8, tmp_path) for megabytes in (1, 2)] == [3, 1]
+    with pytest.raises(TrainingError, match=r"for each of 8 GPUs.*3 MB, need 96 MB"):
+        prefetch_factor(3 * 10**6, 2, 2, 8, tmp_path)
+    assert prefetch_factor(10**9, 9, 1, 2, tmp_path / "no such folder") == 4
+
+
+@pytest.mark.parametrize(("of_node", "counted"), [(None, 2), ("1", 2), ("8", 8)])
+def test_all_ranks_of_a_node_share_its_memory(
+    mixed: ShardIndex, monkeypatch: pytest.MonkeyPatch, of_node: str | None, counted: int
+) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if of_node:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", of_node)
+    asked = []
+
+    def factor(batch_bytes: int, workers: int, held: int, ranks: int) -> int:
+        asked.append(ranks)
+        return 1
+
+    monkeypatch.setattr("hotrain.loading.loader.prefetch_factor", factor)
+    iter(Loader(crop_data(mixed), start=0, stop=8, batch=8, micro=8, workers=1)).close()
+    assert asked == [counted]
 
 
 def test_uneven_parts_are_refused(mixed: ShardIndex) -> None:
