@@ -203,6 +203,7 @@ class SampleReader:
 
     def _begin(self) -> None:
         self._files: dict[int, _OpenFile] = {}
+        self._damaged: set[int] = set()  # shards in which trying again has not helped
         self._lock = Lock()
         self._process = os.getpid()
 
@@ -228,15 +229,20 @@ class SampleReader:
         return fields | {name: json.loads(fields[name]) for name in STRUCTURED if name in fields}
 
     def _read(self, member: str, row: int) -> bytes:
-        for pause in PAUSES:
+        number = int(self._numbers[row])
+        for pause in () if number in self._damaged else PAUSES:
             try:
                 return self._read_once(member, row)
             except ShardError as error:
                 if isinstance(error.__cause__, OSError) and error.__cause__.errno not in _PASSING:
                     raise
-            self._reopen(int(self._numbers[row]))
+            self._reopen(number)
             time.sleep(pause)
-        return self._read_once(member, row)
+        try:
+            return self._read_once(member, row)
+        except ShardError:
+            self._damaged.add(number)  # one that was cut off has thousands of such samples, at a second each
+            raise
 
     def _read_once(self, member: str, row: int) -> bytes:
         number = int(self._numbers[row])

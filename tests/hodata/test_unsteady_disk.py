@@ -101,10 +101,11 @@ def test_an_error_that_stays_is_told_at_once(
     assert pauses == []
 
 
-def test_damage_is_told_after_three_more_reads(index: ShardIndex, pauses: list[float]) -> None:
-    key = break_member(index, 3)
-    with pytest.raises(ShardError, match=rf"{key} \(image\) at offset .*other bytes than the index records"):
-        index.reader().image(3)
+def test_damage_is_told_after_three_more_reads_and_then_at_once(index: ShardIndex, pauses: list[float]) -> None:
+    key, other, reader = break_member(index, 3), break_member(index, 2), index.reader()
+    for row, name in ((3, key), (2, other), (3, key)):
+        with pytest.raises(ShardError, match=rf"{name} \(image\) at offset .*other bytes than the index records"):
+            reader.image(row)
     assert pauses == [1.0, 2.0, 3.0]
 
 
