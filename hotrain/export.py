@@ -27,7 +27,6 @@ from hotrain.decide import decide
 from hotrain.errors import ExportError
 from hotrain.model import create_model, logits_of
 from hotrain.onnx_network import INPUT, METADATA, ONNX_VERSION, OUTPUT, OnnxNetwork
-from hotrain.pictures import label_of_class
 from hotrain.predict import NetworkPredictor, load_predictor
 from hotrain.scoring.calibration import temperature_of
 
@@ -165,7 +164,7 @@ def _facts(opened: Checkpoint) -> dict[str, Any]:
         "onnx_version": ONNX_VERSION,
         "task": task.name,
         "classes": list(task.classes),
-        "labels": {name: int(label_of_class(name)) for name in task.public_classes},
+        "labels": dict(zip(task.public_classes, map(int, task.labels[: task.public]), strict=True)),
         "fold": {extent: task.fold(extent).tolist() for extent in EXTENTS},
         "input_rule": dict(opened.facts["input_rule"]),
         "temperature": temperature_of(opened),

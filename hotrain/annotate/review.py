@@ -20,15 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hodata.labels import COLORS, TASKS, Task
+from hodata.labels import COLORS, TASKS, Label, Task
 from hodata.report.draw import fitted, overlay_layer, resize_mask
 from hotrain.annotate.files import write_atomic
 from hotrain.annotate.pipeline import finished_rows, frame_of
 from hotrain.annotate.pixels import frame_pixels
-from hotrain.annotate.rle import decode
+from hotrain.annotate.rle import paint
 from hotrain.annotate.state import VERDICTS, State, current_records, put_verdicts_aside
 from hotrain.errors import AnnotateError, FrameError
-from hotrain.pictures import label_of_class
 
 PAGE = "review.html"
 REVIEW_VERSION = 1
@@ -52,7 +51,7 @@ def write_page(out: Path, limit: int = 300, say: Callable[[str], object] = lambd
     Args:
         out: a finished annotation.
         limit: at most so many frames, those of the lowest quality first.
-        say: is told where verdicts on other masks were put, if there were any.
+        say: is told of images that changed since, and where verdicts on other masks were put.
 
     Raises:
         AnnotateError: there is no finished annotation.
@@ -66,7 +65,7 @@ def write_page(out: Path, limit: int = 300, say: Callable[[str], object] = lambd
     rows = finished_rows(records, task)
     order = sorted((i for i, row in enumerate(rows) if row["status"] == "ok"), key=lambda i: (rows[i]["quality"], i))
     chosen = order[:limit]
-    pictures = _pictures([records[i] for i in sorted(chosen)], task, plan["exif"])
+    pictures = _pictures([records[i] for i in sorted(chosen)], task, plan["exif"], say)
     entries = [{**_entry(rows[i]), **pictures[rows[i]["frame"]]} for i in chosen if rows[i]["frame"] in pictures]
     data = {
         "version": REVIEW_VERSION,
@@ -146,17 +145,20 @@ def _entry(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": row["frame"], "camera": row["recording"], "flags": row["flags"], "figures": figures}
 
 
-def _pictures(records: Sequence[Mapping[str, Any]], task: Task, exif: str) -> dict[str, dict[str, str]]:
-    """Frame -> data URIs of its picture and of its mask; frames whose image is gone are left out."""
-    labels = [label_of_class(name) for name in task.public_classes]
+def _pictures(
+    records: Sequence[Mapping[str, Any]], task: Task, exif: str, say: Callable[[str], object]
+) -> dict[str, dict[str, str]]:
+    """Frame -> data URIs of its picture and of its mask; frames whose image is gone are left out, and those
+    whose image changed since are hatched."""
     found = {}
     for record, image in zip(records, _images(records, exif), strict=True):
         if isinstance(image, FrameError):
             continue
-        mask = np.zeros(image.shape[:2], dtype=np.uint8)
-        for name, rle in record["rle"].items():
-            if rle["size"] == list(mask.shape):
-                mask[decode(rle)] = labels[task.public_classes.index(name)]
+        try:
+            mask = paint(record["rle"], task, image.shape[:2])
+        except FrameError as error:
+            say(f"{record['row']['frame']}: {error} (hatched on the page)")
+            mask = np.full(image.shape[:2], Label.VOID, dtype=np.uint8)
         size = fitted((image.shape[1], image.shape[0]), _BOX)
         layer = overlay_layer(resize_mask(mask, size), alpha=0.45)
         found[record["row"]["frame"]] = {"image": _jpeg(image, size), "mask": _png(layer)}
@@ -176,8 +178,8 @@ def _html(data: Mapping[str, Any], title: str, task: Task) -> str:
     )
     facts = json.dumps(data).replace("<", "\\u003c")
     legend = "".join(
-        f'<span><i style="background:rgb{COLORS[label_of_class(name)]}"></i>{escape(name)}</span>'
-        for name in task.public_classes[1:]
+        f'<span><i style="background:rgb{COLORS[label]}"></i>{escape(name)}</span>'
+        for name, label in list(zip(task.public_classes, task.labels, strict=False))[1:]
     )
     values = {
         "POLICY": policy,

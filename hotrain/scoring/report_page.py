@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from hodata.shards.reader import ShardIndex
 
 WORST, BEST = 12, 6
-_CLASS_LABELS = {"left": "left_hand", "right": "right_hand"}  # the other classes have a label's name
 _WIDTH = 300  # of a picture, pixels
 _MAIN = {
     "kinds.hand": "hand IoU",
@@ -252,5 +251,5 @@ def _legend(task: Task, index: ShardIndex, rows: NDArray[np.int64]) -> str:
     """The colours of the labels in some masks and of the classes."""
     labels = [label for label in LABELS if label and (index.column(f"pixels_{label.label_name}")[rows] > 0).any()]
     names = dict.fromkeys([label.label_name for label in labels])
-    names |= dict.fromkeys(_CLASS_LABELS.get(name, name) for name in task.classes[1:])
+    names |= dict.fromkeys(label.label_name for label in task.labels[1:])
     return "".join(f"<span>{chip(name)}{escape(name)}</span>" for name in names)

@@ -14,7 +14,7 @@ from hodata.labels import color_table
 from hodata.report.draw import overlay
 from hotrain.annotate.files import replaced_when_complete
 from hotrain.annotate.formats.base import Answer, Finished, Format
-from hotrain.annotate.rle import decode
+from hotrain.annotate.rle import paint
 from hotrain.annotate.video import VideoReader, frame_rate, of_finished, write_video
 from hotrain.errors import FrameError
 
@@ -53,8 +53,9 @@ class Overlay(Format):
         for done, image in zip(shown, reader.read([done.frame.number for done in shown]), strict=True):
             if isinstance(image, FrameError):
                 continue
-            labels = np.zeros(image.shape[:2], dtype=np.uint8)
-            for name, rle in done.rle.items():
-                labels[decode(rle)] = self.labels[self.task.public_classes.index(name)]
+            try:
+                labels = paint(done.rle, self.task, image.shape[:2])
+            except FrameError:
+                continue
             yield overlay(image, labels, colors=color_table())
         reader.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -251,6 +253,28 @@ def test_a_second_look_that_fails_takes_nothing_back(annotated: Path, tmp_path: 
     found = rows(annotated)
     assert found["seq/rgb/0/1"] == before["seq/rgb/0/1"] and (annotated / "png/seq/rgb/0/1.png").exists()
     assert found["seq/rgb/0/2"]["status"] == "rejected"
+
+
+def test_an_image_of_another_size_is_named_and_can_be_judged_again(annotated: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "in/seq/rgb/0/1.png", scene(1, (80, 60))[0])
+    said: list[str] = []
+    page = write_page(annotated, say=said.append).read_text()
+    assert said == [
+        "seq/rgb/0/1: is 80x60 now, and was 64x48 when it was annotated; judge it `again` (hatched on the page)"
+    ]
+    (entry,) = [
+        entry
+        for entry in json.loads(page.split('id="data">')[1].split("</script>")[0])["frames"]
+        if entry["name"] == "seq/rgb/0/1"
+    ]
+    layer = np.asarray(Image.open(io.BytesIO(base64.b64decode(entry["mask"].partition(",")[2]))))
+    assert layer.shape == (60, 80, 4) and set(np.unique(layer[..., 3])) == {90, 200}  # void everywhere
+    with pytest.raises(AnnotateError, match=r"0/1.png: is 80x60 now, and was 64x48 .* judge it `again`"):
+        apply_review(annotated, review_of(annotated, f00="accept", f01="accept"), None)
+    assert not (annotated / "accepted").exists()
+    done = apply_review(annotated, review_of(annotated, f00="accept", f01="again"), ColorNetwork())
+    assert (done.accepted, done.again, done.broken) == (1, 1, 0)
+    assert Image.open(annotated / "png/seq/rgb/0/1.png").size == (80, 60)
 
 
 def test_verdicts_on_other_masks_are_put_aside(annotated: Path, tmp_path: Path) -> None:
