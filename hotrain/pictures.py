@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hodata.errors import HodataError
+from hodata.files import replacing
 from hodata.labels import COLORS, LABELS, Task, color_table
 
 if TYPE_CHECKING:
@@ -111,16 +112,15 @@ def curves(charts: Mapping[str, Sequence[Curve]], x_name: str) -> Image:
 
 
 def save_picture(picture: Image, path: Path) -> None:
-    """Write a PNG under a temporary name and rename it: a half-written picture is never seen.
+    """Write a PNG, which appears when complete; folders are made.
 
     Raises:
         HodataError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(partial, format="PNG")
-        partial.replace(path)
+        with replacing(path) as temporary:
+            picture.save(temporary, format="PNG")
     except OSError as error:
         raise HodataError(f"{path}: cannot be written ({error.strerror or error})") from error
 

@@ -8,10 +8,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+from hodata.files import replacing
+from hotrain.errors import TrainingError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,32 +138,48 @@ class FileLog(RunLog):
     """Writes RUN/log.jsonl, one object per line, and RUN/tensorboard.
 
     A resumed run first drops the lines that lie behind its checkpoint: they are about to be written again.
+
+    Raises:
+        TrainingError: they cannot be written; so do the methods.
     """
 
     def __init__(self, run: Path, start: int) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        run.mkdir(parents=True, exist_ok=True)
         self._path = run / "log.jsonl"
         kept = [entry for entry in read_log(run) if entry["position"] <= start] if start else []
-        partial = self._path.with_name(f".{self._path.name}.partial")
-        partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
-        partial.replace(self._path)  # a full disk leaves what was there
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=start or None)
+        with self._writing():
+            run.mkdir(parents=True, exist_ok=True)
+            with replacing(self._path) as temporary:  # a full disk leaves what was there
+                temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=start or None)
 
     def scalars(self, position: int, kind: str, figures: Mapping[str, float | None]) -> None:
         entry: dict[str, Any] = {"position": position, "kind": kind, **figures}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-        for name, value in figures.items():
-            if value is not None:
-                self._board.add_scalar(f"{kind}/{name}", value, position)
+        with self._writing():
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+            for name, value in figures.items():
+                if value is not None:
+                    self._board.add_scalar(f"{kind}/{name}", value, position)
 
     def picture(self, position: int, name: str, image: NDArray[np.uint8]) -> None:
-        self._board.add_image(name, image, position, dataformats="HWC")
+        with self._writing():
+            self._board.add_image(name, image, position, dataformats="HWC")
 
     def close(self) -> None:
-        self._board.close()
+        with self._writing():
+            self._board.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"{self._path.parent}: the log cannot be written ({error.strerror or error}); is the disk full? "
+                "Make room, and go on with --resume"
+            ) from error
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:

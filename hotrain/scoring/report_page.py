@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hodata.errors import HodataError
+from hodata.files import replacing
 from hodata.labels import LABELS, Task
 from hodata.report.draw import decode_image as decode_small
 from hodata.report.draw import overlay, resize_mask
@@ -83,11 +84,10 @@ def write_page(
         *_samples(report, index, predictor),
         "</main>\n</html>\n",
     ]
-    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text("".join(parts), encoding="utf-8")
-        partial.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_text("".join(parts), encoding="utf-8")
     except OSError as error:
         raise HodataError(f"{path}: cannot be written ({error.strerror or error})") from error
 

@@ -176,11 +176,17 @@ def test_a_file_that_answers_differently_is_not_written(
 ) -> None:
     """The export of other weights, as a faulty exporter would write it, is found out."""
 
-    def wrong(graph: Any, path: Path, facts: Any) -> None:
-        path.write_bytes(exported[1].read_bytes())
-
-    monkeypatch.setattr(export, "_write", wrong)
+    monkeypatch.setattr(export, "_exported", lambda graph, facts: exported[1].read_bytes())
     other = save_run(tmp_path / "other", "sides", 96)
     with pytest.raises(ExportError, match="answers differently"):
         export.export_onnx(checkpoint.find(other), tmp_path / "model.onnx")
-    assert list(tmp_path.glob("*onnx*")) == [] and list(tmp_path.glob(".*partial")) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def test_a_file_that_cannot_be_written_is_named(
+    exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "_exported", lambda graph, facts: exported[1].read_bytes())
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ExportError, match="cannot be written"):
+        export.export_onnx(checkpoint.find(exported[0]), tmp_path / "file" / "model.onnx")
