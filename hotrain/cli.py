@@ -14,6 +14,7 @@ import click
 
 from hodata.cli_shards import exclude_option, where_option
 from hodata.labels import EXTENTS, TASKS
+from hodata.terminal import EXIT_INTERRUPTED, EXIT_SKIPPED, plain
 from hotrain.annotate.cli import annotate, export, review
 from hotrain.cli_eval import (
     calibrate,
@@ -23,7 +24,7 @@ from hotrain.cli_eval import (
     on_corrupt_option,
 )
 from hotrain.config import OPEN_LABELS, PRECISIONS
-from hotrain.errors import EXIT_INTERRUPTED, EXIT_SKIPPED, Interrupted, in_words
+from hotrain.errors import Interrupted, in_words
 from hotrain.input_rule import KINDS as INPUT_RULES
 from hotrain.learning.optimizer import OPTIMIZERS, SCHEDULES
 from hotrain.order import ORDERS
@@ -317,7 +318,7 @@ def main(run: Callable[..., Any] = cli) -> None:
         words = in_words(error)
         if words is None:
             raise
-        click.echo(f"error: {words}", err=True)
+        click.echo(f"error: {plain(words)}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
 
 

@@ -42,7 +42,7 @@ from hotrain.predict import NetworkPredictor, load_predictor
 from hotrain.progress import FileLog, Progress, RunLog, progress, read_log
 from hotrain.scoring.calibrate import calibrate
 from hotrain.scoring.calibration import Calibration, write_calibration
-from hotrain.scoring.metrics import Report
+from hotrain.scoring.metrics import Report, figure_text
 from hotrain.sheets import example_sheet, spread_rows, training_curves
 from hotrain.stop import StopSignals
 
@@ -342,15 +342,11 @@ def _show(
         pooled = result.pooled
         figures = {f"iou {name}": value for name, value in pooled.iou.items()}
         log.scalars(position, "val", {**figures, "jaccard": pooled.jaccard, "accuracy": pooled.accuracy})
-        listed = "  ".join(f"IoU {name} {_figure(value)}" for name, value in pooled.kinds.items())
+        listed = "  ".join(f"IoU {name} {figure_text(value)}" for name, value in pooled.kinds.items())
         title += f" (extent {pooled.extent}): {listed}"
-        bar.say(f"validation at {position}: {listed}  accuracy {_figure(pooled.accuracy)} (extent {pooled.extent})")
+        bar.say(f"validation at {position}: {listed}  accuracy {figure_text(pooled.accuracy)} (extent {pooled.extent})")
     chosen = spread_rows(selection.index, rows, _PREVIEWS)
     sheet = example_sheet(selection.index, chosen, predictor, task, title, skip_damaged=skip_damaged)
     save_picture(sheet, run / "previews" / f"{position:010d}.png")
     save_picture(training_curves(run), run / "curves.png")
     log.picture(position, "preview", np.asarray(sheet))
-
-
-def _figure(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"

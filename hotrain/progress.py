@@ -15,7 +15,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from hodata.files import replacing
+from hodata.terminal import plain
 from hotrain.errors import TrainingError
+from hotrain.scoring.metrics import figure_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,7 +74,7 @@ class PlainProgress(Progress):
         )
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(plain(text), file=sys.stderr, flush=True)
 
 
 class TerminalProgress(Progress):
@@ -111,7 +113,7 @@ class TerminalProgress(Progress):
         self._bar.update(self._task, advance=samples, rate=rate, figures=_figures(self._figures))
 
     def say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(plain(text), highlight=False, markup=False)
 
 
 def progress(title: str, total: int, done: int = 0, *, main: bool = True) -> Progress:
@@ -195,7 +197,7 @@ def read_log(run: Path) -> list[dict[str, Any]]:
 
 
 def _figures(figures: Mapping[str, float | None]) -> str:
-    return "  ".join(f"{name} {'n/a' if value is None else format(value, '.3f')}" for name, value in figures.items())
+    return "  ".join(f"{name} {figure_text(value)}" for name, value in figures.items())
 
 
 def _clock(seconds: float) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from hodata.labels import EXTENTS
-from hotrain.errors import EXIT_INTERRUPTED, EXIT_SKIPPED
+from hodata.terminal import EXIT_INTERRUPTED, EXIT_SKIPPED, plain
 
 FORMATS = ("png", "honnotate", "binary", "coco", "hold", "overlay", "confidence")  # a test keeps them those written
 
@@ -190,7 +190,7 @@ def review(folder: Path, limit: int, port: int, no_serve: bool) -> None:
     from hotrain.annotate.review import write_page
     from hotrain.annotate.serve import ReviewServer
 
-    page = write_page(folder, limit, lambda text: click.echo(text, err=True))
+    page = write_page(folder, limit, lambda text: click.echo(plain(text), err=True))
     if no_serve:
         click.echo(page)
         return

@@ -23,7 +23,7 @@ from hotrain.predict import Predictor
 from hotrain.scoring.calibration import Calibration, Reliability
 from hotrain.scoring.figures import FINGERTIPS, WITHOUT_WRIST
 from hotrain.scoring.intervals import LEAST_GROUPS, Spread
-from hotrain.scoring.metrics import Report
+from hotrain.scoring.metrics import Report, figure_text
 from hotrain.scoring.scorecard import BOOTSTRAP, Scorecard
 from hotrain.scoring.worst import worst_and_best
 from hotrain.sheets import answer_of, training_curves
@@ -132,20 +132,16 @@ def _tables(report: Report, card: Scorecard) -> Iterator[str]:
                 f"Groups of {name}",
                 f"fewer than {LEAST_GROUPS} show these figures, so each is listed",
                 ("group", *(_MAIN[one] for one in few)),
-                [(group, *(_number(spread.by_group[one].get(group)) for one in few)) for group in groups],
+                [(group, *(figure_text(spread.by_group[one].get(group)) for one in few)) for group in groups],
             )
 
 
 def _cell(spread: Spread, name: str) -> str:
-    text = _number(spread.value[name])
+    text = figure_text(spread.value[name])
     if name in spread.interval:
         low, high = spread.interval[name]
         text += f" ({low:.3f} – {high:.3f})"
     return text
-
-
-def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
 
 
 def _curves(run: Path | None) -> Iterator[str]:
