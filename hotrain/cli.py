@@ -23,19 +23,11 @@ from hotrain.cli_eval import (
     max_corrupt_option,
     on_corrupt_option,
 )
-from hotrain.config import OPEN_LABELS, PRECISIONS
+from hotrain.config import MODELS, OPEN_LABELS, PRECISIONS
 from hotrain.errors import Interrupted, in_words
 from hotrain.input_rule import KINDS as INPUT_RULES
 from hotrain.learning.optimizer import OPTIMIZERS, SCHEDULES
 from hotrain.order import ORDERS
-
-# Also in hotrain.model, which imports torch; a test keeps the two equal.
-MODELS = (
-    "deeplabv3_resnet50",
-    "deeplabv3_resnet101",
-    "deeplabv3_mobilenet_v3_large",
-    "lraspp_mobilenet_v3_large",
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -56,6 +56,14 @@ class SplitRules:
     redraw_test: bool = False
 
 
+# The words for a split that are anybody's, in lower case; where data name their own splits these are known.
+SPLIT_WORDS: Mapping[str, str] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
 class Source(ABC):
     """One dataset as its authors ship it. Quirks of a dataset live in its class and nowhere else.
 

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from hodata.errors import SampleError, SourceError
 from hodata.labels import Label, Meaning
 from hodata.sample import Instance, Record, Sample, instance_of, sample_key
-from hodata.sources.base import Detection, LeftOut, Scan, Source, SplitRules, files_with
+from hodata.sources.base import SPLIT_WORDS, Detection, LeftOut, Scan, Source, SplitRules, files_with
 from hodata.sources.coco_json import CocoFile, CocoImage, looks_like_coco, read_coco, safe_path
 from hodata.sources.images import read_image
-from hodata.sources.labels_toml import FILE, SPLIT_WORDS, LabelsFile, label_names, named_meanings, read_labels
+from hodata.sources.labels_toml import FILE, LabelsFile, label_names, named_meanings, read_labels
 from hodata.sources.pairs import IMAGE_SUFFIXES, frame_number, keep_one_kind
 from hodata.sources.polygons import decode_counts, fill_polygon, fill_runs
 

@@ -24,8 +24,10 @@ from hotrain import checkpoint, export
 from hotrain.cli import cli
 from hotrain.errors import CheckpointError, ExportError
 from hotrain.model import create_model
+from hotrain.network import stored_temperature
 from hotrain.onnx_network import OnnxNetwork
 from hotrain.predict import load_predictor
+from hotrain.scoring.calibration import COOLEST, HOTTEST
 
 _WITHOUT_TORCH = """
 import sys
@@ -154,6 +156,15 @@ def test_a_run_without_torch_is_refused_in_words(exported: tuple[Path, Path], tm
     command = ["annotate", "--checkpoint", str(exported[0]), str(root), "--out", str(tmp_path / "out")]
     done = subprocess.run([sys.executable, "-c", _WITHOUT_TORCH, *command], capture_output=True, text=True)
     assert done.returncode == 1 and "pip install" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_file_has_a_temperature_that_a_run_can_have() -> None:
+    for value in (COOLEST, 1, HOTTEST):
+        assert stored_temperature({"temperature": value}, "a.onnx") == value
+    assert stored_temperature({}, "a.onnx") == 1
+    for wrong in (COOLEST / 2, HOTTEST * 2, True, "1", None, float("nan")):
+        with pytest.raises(CheckpointError, match=f"a.onnx: temperature is .*from {COOLEST} to {HOTTEST}"):
+            stored_temperature({"temperature": wrong}, "a.onnx")
 
 
 def test_other_files_are_refused(exported: tuple[Path, Path], tmp_path: Path) -> None:
