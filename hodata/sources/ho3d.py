@@ -77,12 +77,9 @@ class HO3D(Source):
 
     def __init__(self, root: Path, mano: Path | None = None, ycb: Path | None = None, wrist_void: str = "auto") -> None:
         super().__init__(root)
-        found = self.detect(self.root)
-        if not found.matched:
-            raise SourceError(f"{self.root}: is not HO-3D: {found.reason}")
         if wrist_void not in ("auto", "off"):
             raise SourceError(f"--wrist-void {wrist_void!r}: HO-3D knows auto and off")
-        self.version = found.version
+        self.version = self.detection.version
         self.wrist_void = wrist_void
         self._has_truth = all((self.root / name).is_file() for name in _TABLES)
         needs_hand = self._has_truth or (self.root / "train").is_dir()
