@@ -294,7 +294,7 @@ def _calibrate_best(
 ) -> Calibration:
     """Store the temperature that makes the best checkpoint as sure as it is right on validation."""
     best = checkpoint.find(run)
-    keys = selection.index.table.column("key").take(selection.val_rows).to_pylist()
+    keys = selection.index.arrow("key").take(selection.val_rows).to_pylist()
     rows = selection.val_rows[[key not in tally.found for key in keys]]
     found = calibrate(selection.index, rows, task, load_predictor(best, device), extent=extent)
     write_calibration(best.path, replace(found, facts={"split": "val", **found.facts}))

@@ -57,7 +57,7 @@ def example_sheet(
     skip_damaged: bool = False,
 ) -> Image:
     """Image | truth | prediction of some rows; those that cannot be read raise, or are left out."""
-    reader, keys = index.reader(), index.table.column("key")
+    reader, keys = index.reader(), index.arrow("key")
     kinds, kind = coded(index, "image_kind")
     examples = []
     for row in rows:

@@ -84,7 +84,7 @@ class Step:
         self._seed, self._clip, self._colors = config.seed, config.clip, ColorRule.of_strength(config.jitter)
         self._trained = Trained(start.model, device, config.precision, config.compile)
         index = selection.index
-        self._keys = index.table.column("key")
+        self._keys = index.arrow("key")
         self._sources, self._source = coded(index, "source")
         tables = torch.from_numpy(selection.tables)
         self._tables = tables.to(device)
