@@ -6,14 +6,10 @@ names are anybody's words: they enter the page as JSON and leave it as text, nev
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +18,7 @@ from numpy.typing import NDArray
 
 from hodata.labels import COLORS, TASKS, Label, Task
 from hodata.report.draw import fitted, overlay_layer, resize_mask
+from hodata.report.html import head, jpeg, png, resource
 from hotrain.annotate.files import write_atomic
 from hotrain.annotate.pipeline import finished_rows, frame_of
 from hotrain.annotate.pixels import frame_pixels
@@ -33,7 +30,6 @@ PAGE = "review.html"
 REVIEW_VERSION = 1
 CHOICES = ("accept", "reject", "again")
 _BOX = (640, 480)
-_QUALITY = 80
 _MAX_BYTES = 64 * 2**20
 
 
@@ -161,7 +157,7 @@ def _pictures(
             mask = np.full(image.shape[:2], Label.VOID, dtype=np.uint8)
         size = fitted((image.shape[1], image.shape[0]), _BOX)
         layer = overlay_layer(resize_mask(mask, size), alpha=0.45)
-        found[record["row"]["frame"]] = {"image": _jpeg(image, size), "mask": _png(layer)}
+        found[record["row"]["frame"]] = {"image": jpeg(_shrunk(image, size)), "mask": png(layer)}
     return found
 
 
@@ -170,48 +166,24 @@ def _images(records: Sequence[Mapping[str, Any]], exif: str) -> Iterator[NDArray
 
 
 def _html(data: Mapping[str, Any], title: str, task: Task) -> str:
-    script, style, template = (_part(name) for name in ("review.js", "review.css", "review.html"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; connect-src 'self'; "
-        f"script-src 'sha256-{digest}'"
-    )
+    script, style, template = (resource(name, __package__) for name in ("review.js", "review.css", "review.html"))
     facts = json.dumps(data).replace("<", "\\u003c")
     legend = "".join(
         f'<span><i style="background:rgb{COLORS[label]}"></i>{escape(name)}</span>'
         for name, label in list(zip(task.public_classes, task.labels, strict=False))[1:]
     )
     values = {
-        "POLICY": policy,
         "TITLE": escape(title),
-        "STYLE": style,
         "LEGEND": legend,
         "DATA": facts,
         "SCRIPT": script,
     }
     parts = template.split("@@")  # text, NAME, text, NAME, ...
-    return "".join(values[part] if number % 2 else part for number, part in enumerate(parts))
+    body = "".join(values[part] if number % 2 else part for number, part in enumerate(parts))
+    return head(f"Review: {title}", style, script, connects=True) + body
 
 
-def _part(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _jpeg(image: NDArray[np.uint8], size: tuple[int, int]) -> str:
+def _shrunk(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     from PIL import Image
 
-    buffer = io.BytesIO()
-    Image.fromarray(image).resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=_QUALITY)
-    return _data_uri("image/jpeg", buffer.getvalue())
-
-
-def _png(layer: NDArray[np.uint8]) -> str:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(layer).save(buffer, "PNG")
-    return _data_uri("image/png", buffer.getvalue())
-
-
-def _data_uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))

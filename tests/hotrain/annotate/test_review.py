@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import http.client
 import io
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from PIL import Image
 from test_api import save_run
 
 from hodata.cli import cli as hodata_cli
+from hodata.report.html import head
 from hodata.shards.reader import ShardIndex
 from hotrain.annotate.apply import apply_review
 from hotrain.annotate.inputs import find_frames
@@ -100,6 +103,22 @@ def test_a_person_judges_frames_in_the_browser(server: ReviewServer, annotated: 
         page.open(server.address)  # a reload knows what was saved
         assert page.run("document.querySelectorAll('[data-is=accept]').length") == 1
         assert page.errors == [] and page.run("document.querySelectorAll('#list img').length") == 0
+
+
+def test_the_page_may_run_its_own_script_and_talk_to_its_own_server_alone(annotated: Path) -> None:
+    page = write_page(annotated).read_text()
+    (policy,) = re.findall('http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    (script,) = re.findall("<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert dict(part.strip().split(" ", 1) for part in policy.split(";")) == {
+        "default-src": "'none'",
+        "img-src": "data:",
+        "style-src": "'unsafe-inline'",
+        "script-src": f"'sha256-{digest}'",
+        "connect-src": "'self'",
+    }
+    assert page.startswith("<!doctype html>") and page.count("<title>") == page.count("<header>") == 1
+    assert "connect-src" not in head("another page", "", script)
 
 
 def test_opened_as_a_file_it_offers_a_download(annotated: Path, tmp_path: Path) -> None:
