@@ -1,4 +1,4 @@
-"""The `hotrain` command: parse, call, print. Nothing is decided here, and only here do people get answers."""
+"""The `hotrain` command and its `fit`: parse, call, print. `cli_eval` and `annotate.cli` have the other commands."""
 
 from __future__ import annotations
 

@@ -351,9 +351,9 @@ def _baseline(
     from hotrain.distributed import is_main
     from hotrain.evaluate import evaluate as run_evaluate
     from hotrain.progress import progress
-    from hotrain.scoring.baseline import fit_color_histogram
+    from hotrain.scoring.baseline import MOST, fit_color_histogram
 
-    with progress("colour histogram", min(len(train), 2000), main=is_main()) as bar:
+    with progress("colour histogram", min(len(train), MOST), main=is_main()) as bar:
         histogram = fit_color_histogram(
             index, train, model.task, extent=extent, tally=tally, on_sample=lambda: bar.advance(1)
         )

@@ -53,7 +53,6 @@ def example_sheet(
     predictor: Predictor | RowPredictor,
     task: Task,
     title: str,
-    columns: int = 2,
     skip_damaged: bool = False,
 ) -> Image:
     """Image | truth | prediction of some rows; those that cannot be read raise, or are left out."""
@@ -69,7 +68,7 @@ def example_sheet(
                 raise
             continue
         examples.append(Example(image, mask, answer_of(predictor, row, image), key))
-    return prediction_sheet(examples, task, title, columns=columns)
+    return prediction_sheet(examples, task, title)
 
 
 def training_curves(run: Path) -> Image:

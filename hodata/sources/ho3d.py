@@ -49,7 +49,6 @@ from hodata.sources.images import read_image
 
 _SUFFIX = {"v2": ".png", "v3": ".jpg"}
 _TABLES = {"evaluation_verts.json": (VERTICES, 3), "evaluation_xyz.json": (21, 3)}
-_DECIMALS = 3  # of pixels
 _LISTED = 3  # frames named where many of a sequence are missing
 
 
