@@ -303,23 +303,25 @@ class Task:
             table[arm] = hand if extent == "arm" else 0
         return table
 
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The label that each class stands for; what else a class is follows from it."""
+        return tuple(_CLASS_LABELS.get(name) or Label[name.upper()] for name in self.classes)
+
     def mirrored(self) -> list[int]:
         """For each class the one that it becomes in a mirrored picture: left and right change places."""
-        other = {"left": "right", "right": "left"}
-        names = ["_".join(other.get(part, part) for part in name.split("_")) for name in self.classes]
-        return [self.classes.index(name) for name in names]
+        return [self.labels.index(MIRROR.get(label, label)) for label in self.labels]
 
     def kind_of(self, class_id: int) -> str:
         """`background`, `hand`, `object` or `arm`: what a class is, whatever its side or holder."""
-        name = self.classes[class_id]
-        if name in ("background", "arm"):
-            return name
-        if name.endswith("_arm"):
-            return "arm"
-        return "object" if name.startswith("object") else "hand"
+        label = self.labels[class_id]
+        if label is Label.BACKGROUND:
+            return "background"
+        return "arm" if label in ARMS else "hand" if label in HANDS else "object"
 
 
 EXTENTS = ("wrist", "arm")
+_CLASS_LABELS = {"left": Label.LEFT_HAND, "right": Label.RIGHT_HAND}  # the other classes have a label's name
 
 
 def _task(name: str, public: tuple[str, ...], arms: Mapping[str, str], labels: Mapping[Label, tuple[str, ...]]) -> Task:

@@ -125,7 +125,7 @@ class Sample:
     quality: dict[str, float] = field(default_factory=dict)
 
 
-def mask_instances(mask: NDArray[np.uint8], owner: str = "unknown") -> list[Instance]:
+def mask_instances(mask: NDArray[np.uint8]) -> list[Instance]:
     """One instance for each label of a mask uint8 [H, W], background and void left out."""
     from hodata.labels import Label
 
@@ -133,7 +133,7 @@ def mask_instances(mask: NDArray[np.uint8], owner: str = "unknown") -> list[Inst
     for label in np.flatnonzero(np.bincount(mask.ravel(), minlength=256)):
         if label in (Label.BACKGROUND, Label.VOID):
             continue
-        found.append(instance_of(mask == label, int(label), owner))
+        found.append(instance_of(mask == label, int(label)))
     return found
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import click
 
 EXIT_SKIPPED = 3  # done, but some input was left out
-EXIT_INTERRUPTED = 75  # finished shards are kept
+EXIT_INTERRUPTED = 75  # stopped; what is finished is kept, and the same command (of `fit` with --resume) goes on
 _SHOWN = 12  # how many skipped items the screen lists; the manifest lists all
 
 

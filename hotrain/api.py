@@ -14,7 +14,6 @@ from hodata.labels import EXTENTS
 from hotrain.decide import decide
 from hotrain.decode import read_rgb
 from hotrain.network import Network, open_network
-from hotrain.pictures import label_of_class
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Segmenter:
             raise ValueError(f"extent must be one of {', '.join(EXTENTS)}, not {extent!r}")
         self._network, self._fold = network, network.task.fold(extent)
         self.classes = network.task.public_classes
-        self._labels = np.array([label_of_class(name) for name in self.classes], dtype=np.uint8)
+        self._labels = np.array(network.task.labels, dtype=np.uint8)
 
     def predict(self, images: Any, *, batch_size: int = 8) -> list[Prediction]:
         """Segment images.

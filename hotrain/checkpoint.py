@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hodata.files import replacing
 from hodata.labels import TASKS, Task
 from hodata.lock import only_one
 from hotrain.config import UNRECORDED
@@ -297,11 +298,9 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 def _replace_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a file so that a kill or a power failure leaves the old one or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        _write_json(partial, data)
-        _sync(partial)
-        partial.replace(path)
+        with replacing(path, durable=True) as temporary:
+            _write_json(temporary, data)
     except OSError as error:
         raise _not_written(path, error) from error
 

@@ -1,4 +1,4 @@
-"""The `hotrain` command: parse, call, print. Nothing is decided here, and only here do people get answers."""
+"""The `hotrain` command and its `fit`: parse, call, print. `cli_eval` and `annotate.cli` have the other commands."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import click
 
 from hodata.cli_shards import exclude_option, where_option
 from hodata.labels import EXTENTS, TASKS
+from hodata.terminal import EXIT_INTERRUPTED, EXIT_SKIPPED, plain
 from hotrain.annotate.cli import annotate, export, review
 from hotrain.cli_eval import (
     calibrate,
@@ -22,19 +23,11 @@ from hotrain.cli_eval import (
     max_corrupt_option,
     on_corrupt_option,
 )
-from hotrain.config import OPEN_LABELS, PRECISIONS
-from hotrain.errors import EXIT_INTERRUPTED, EXIT_SKIPPED, Interrupted, in_words
+from hotrain.config import MODELS, OPEN_LABELS, PRECISIONS
+from hotrain.errors import Interrupted, in_words
 from hotrain.input_rule import KINDS as INPUT_RULES
 from hotrain.learning.optimizer import OPTIMIZERS, SCHEDULES
 from hotrain.order import ORDERS
-
-# Also in hotrain.model, which imports torch; a test keeps the two equal.
-MODELS = (
-    "deeplabv3_resnet50",
-    "deeplabv3_resnet101",
-    "deeplabv3_mobilenet_v3_large",
-    "lraspp_mobilenet_v3_large",
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -321,7 +314,7 @@ def main(run: Callable[..., Any] = cli) -> None:
         words = in_words(error)
         if words is None:
             raise
-        click.echo(f"error: {words}", err=True)
+        click.echo(f"error: {plain(words)}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
 
 

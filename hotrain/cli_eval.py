@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,8 +12,8 @@ import click
 
 from hodata.cli_shards import exclude_option, where_option
 from hodata.labels import EXTENTS, TASKS
+from hodata.terminal import EXIT_SKIPPED, plain, print_json
 from hotrain.config import ON_CORRUPT
-from hotrain.errors import EXIT_SKIPPED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,7 +133,7 @@ def evaluate(
             return
     card = scorecard(_details(found))
     for note in chosen.notes + model.notes + _not_scored(found):
-        click.echo(note, err=True)
+        click.echo(plain(note), err=True)
     # The figures first: pictures may fail, and cost no evaluation then.
     if as_json:
         whole = {**document(found, card), **chosen.to_json()}
@@ -144,7 +143,7 @@ def evaluate(
             whole["missing"] = model.missing
         if tally is not None:
             whole["damaged"] = tally.found
-        click.echo(json.dumps(whole, indent=1))
+        print_json(whole)
     else:
         from hotrain.scoring.eval_tables import print_scores
 
@@ -166,7 +165,7 @@ def evaluate(
         click.echo(f"page: {html}", err=True)
     damaged = tally.found if tally is not None else {}
     for what in damaged.values():
-        click.echo(f"left out: {what}", err=True)
+        click.echo(f"left out: {plain(what)}", err=True)
     if (model.missing or damaged) and not under_torchrun():  # to which any code but 0 is a failure
         sys.exit(EXIT_SKIPPED)
 
@@ -239,10 +238,10 @@ def compare(
             return
     difference = comparison.compare(*map(_details, found))
     for note in [*chosen.notes, *models[0].notes, *models[1].notes, *_not_scored(found[0])]:
-        click.echo(note, err=True)
+        click.echo(plain(note), err=True)
     if as_json:
         whole = {"a": models[0].name, "b": models[1].name, "split": split, **difference.to_json()}
-        click.echo(json.dumps({**whole, "extent": found[0].pooled.extent, **chosen.to_json()}, indent=1))
+        print_json({**whole, "extent": found[0].pooled.extent, **chosen.to_json()})
     else:
         from hotrain.scoring.eval_tables import print_comparison
 
@@ -293,7 +292,7 @@ def calibrate(
     chosen = ScoredSamples.open(shards, where, exclude, split)
     index, rows = chosen.index, chosen.rows
     for note in chosen.notes:
-        click.echo(note, err=True)
+        click.echo(plain(note), err=True)
     with _device_group(device) as place, progress("calibrate", min(len(rows), samples)) as bar:
         found = run_calibrate(
             index,
@@ -310,7 +309,7 @@ def calibrate(
     found = replace(found, facts={"split": split, **found.facts})
     path = write_calibration(opened.path, found)
     if as_json:
-        click.echo(json.dumps(found.to_json(), indent=1))
+        print_json(found.to_json())
     else:
         from hotrain.scoring.eval_tables import print_calibration
 
@@ -352,9 +351,9 @@ def _baseline(
     from hotrain.distributed import is_main
     from hotrain.evaluate import evaluate as run_evaluate
     from hotrain.progress import progress
-    from hotrain.scoring.baseline import fit_color_histogram
+    from hotrain.scoring.baseline import MOST, fit_color_histogram
 
-    with progress("colour histogram", min(len(train), 2000), main=is_main()) as bar:
+    with progress("colour histogram", min(len(train), MOST), main=is_main()) as bar:
         histogram = fit_color_histogram(
             index, train, model.task, extent=extent, tally=tally, on_sample=lambda: bar.advance(1)
         )

@@ -13,16 +13,14 @@ if TYPE_CHECKING:
 
 def coded(index: ShardIndex, name: str) -> tuple[list[str], NDArray[np.int32]]:
     """A text column as (its distinct values, sorted; int32 [rows]: the place of each row's value among them)."""
-    import pyarrow as pa
-
-    column = index.table.column(name).dictionary_encode().unify_dictionaries().combine_chunks()
-    if isinstance(column, pa.ChunkedArray):  # of no rows
-        return [], np.zeros(0, dtype=np.int32)
-    values: list[str] = column.dictionary.to_pylist()
-    order = sorted(range(len(values)), key=values.__getitem__)
-    place = np.empty(len(values), dtype=np.int32)
-    place[order] = np.arange(len(values), dtype=np.int32)
-    return [values[number] for number in order], place[column.indices.to_numpy()]
+    column = index.arrow(name).dictionary_encode()
+    values, codes = column.dictionary.to_pylist(), column.indices.to_numpy()
+    # A dictionary that was read may list values that only rows of other shards have.
+    present = np.unique(codes).tolist()
+    order = sorted(present, key=values.__getitem__)
+    place = np.full(len(values), -1, dtype=np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    return [values[number] for number in order], place[codes]
 
 
 def present(index: ShardIndex, name: str, rows: NDArray[np.int64]) -> list[str]:

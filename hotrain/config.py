@@ -24,6 +24,12 @@ _TOML_KINDS: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "Mapping": (dict,),
 }
+MODELS = (  # of torchvision
+    "deeplabv3_resnet50",
+    "deeplabv3_resnet101",
+    "deeplabv3_mobilenet_v3_large",
+    "lraspp_mobilenet_v3_large",
+)
 OPEN_LABELS = ("sets", "ignore", "as-drawn")
 ON_CORRUPT = ("error", "skip")
 _RECIPES = Path(__file__).with_name("recipes")
@@ -62,7 +68,7 @@ class FitConfig:
         where: expression over the index that chooses samples (`hodata.shards.where`); empty: all.
         exclude: keys of samples to leave out.
         task: name of a `hodata.labels.Task`.
-        model: one of `hotrain.model.MODELS`.
+        model: one of `MODELS`.
         weights: `coco`, `none` or a file.
         init: another run's folder, whose weights are the start; takes the place of `weights`.
         epochs: how often `samples_per_epoch` samples are drawn.

@@ -17,8 +17,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from hodata.terminal import EXIT_INTERRUPTED, plain
 from hotrain.config import DEVICES, NO_DEVICE
-from hotrain.errors import EXIT_INTERRUPTED, Interrupted, TrainingError, in_words
+from hotrain.errors import Interrupted, TrainingError, in_words
 
 T = TypeVar("T")
 
@@ -235,5 +236,5 @@ def _in_child(work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         words = in_words(error)
         if words is None:
             raise
-        print(f"error (rank {os.environ.get('RANK')}): {words}", file=sys.stderr, flush=True)
+        print(f"error (rank {os.environ.get('RANK')}): {plain(words)}", file=sys.stderr, flush=True)
         raise SystemExit(getattr(error, "exit_code", 1)) from None

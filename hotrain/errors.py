@@ -66,10 +66,6 @@ def in_words(error: Exception) -> str | None:
     )
 
 
-EXIT_SKIPPED = 3  # done, but some input was skipped
-EXIT_INTERRUPTED = 75  # a complete checkpoint was saved: start again with --resume
-
-
 class Interrupted(Exception):
     """SIGTERM or SIGINT arrived and a complete checkpoint was saved (exit 75).
 

@@ -61,7 +61,7 @@ class StoredTruth:
     def __init__(self, index: ShardIndex) -> None:
         names, self._code = coded(index, "meaning")
         self._meanings = [index.meanings[name] for name in names]
-        self._keys = index.table.column("key")
+        self._keys = index.arrow("key")
         self._reader = index.reader()
 
     def meaning(self, row: int) -> Meaning:
@@ -152,7 +152,7 @@ def count(
     names, source = coded(index, "source")
     sources = present(index, "source", rows)
     folds = {name: task.fold(extents[name]) for name in sources}
-    key_of = dict(zip(rows.tolist(), index.table.column("key").take(rows).to_pylist(), strict=True))
+    key_of = dict(zip(rows.tolist(), index.arrow("key").take(rows).to_pylist(), strict=True))
     matrices = {name: np.zeros((1 << len(task.classes), len(task.classes)), dtype=np.int64) for name in sources}
     samples = dict.fromkeys(sources, 0)
     seen: list[str] = []
@@ -267,7 +267,7 @@ def _load(
     with_hands: bool,
 ) -> Iterator[_Loaded]:
     """Read and prepare batches in order, one ahead of the one that is being computed."""
-    reader, keys = index.reader(), index.table.column("key")
+    reader, keys = index.reader(), index.arrow("key")
     kinds, kind = coded(index, "image_kind")
 
     def load_one(row: int) -> tuple[NDArray[Any], NDArray[np.uint8], list[Any], tuple[int, int]] | Damaged:

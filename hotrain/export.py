@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hodata.files import replacing
 from hodata.labels import EXTENTS
-from hotrain.annotate.files import replaced_when_complete
 from hotrain.checkpoint import Checkpoint
 from hotrain.decide import decide
 from hotrain.errors import ExportError
 from hotrain.model import create_model, logits_of
 from hotrain.onnx_network import INPUT, METADATA, ONNX_VERSION, OUTPUT, OnnxNetwork
-from hotrain.pictures import label_of_class
 from hotrain.predict import NetworkPredictor, load_predictor
 from hotrain.scoring.calibration import temperature_of
 
@@ -55,24 +54,26 @@ def export_onnx(opened: Checkpoint, path: Path) -> Parity:
         the differences found on pictures of several sizes.
 
     Raises:
-        ExportError: a library is missing, the network cannot be exported, or it answers differently.
+        ExportError: a library is missing, the network cannot be exported, it answers differently, or the file cannot be
+            written.
     """
     model = create_model(opened.facts["model"], len(opened.task.classes))
     model.load_state_dict(opened.weights())
     graph = _Graph(model.eval(), opened.facts["mean"], opened.facts["std"])
-    with replaced_when_complete(path) as partial:
-        _write(graph, partial, _facts(opened))
-        try:
-            found = parity(load_predictor(opened, torch.device("cpu")), OnnxNetwork(partial, "cpu"), check_images())
+    exported = _exported(graph, _facts(opened))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(exported)
+            found = parity(load_predictor(opened, torch.device("cpu")), OnnxNetwork(temporary, "cpu"), check_images())
             if found.logits >= LOGITS_LIMIT or found.equal < MASKS_LIMIT:
                 raise ExportError(
                     f"{path}: the exported model answers differently: logits differ by up to {found.logits:.2g} (limit "
                     f"{LOGITS_LIMIT}), {100 * found.equal:.2f} % of pixels have the same class (limit "
                     f"{100 * MASKS_LIMIT:.1f} %); nothing was written. Another version of torch or onnxruntime may do"
                 )
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from error
     return found
 
 
@@ -126,11 +127,12 @@ class _Graph(nn.Module):
         return logits_of(self.model, pixels)["out"]
 
 
-def _write(graph: nn.Module, path: Path, facts: dict[str, Any]) -> None:
+def _exported(graph: nn.Module, facts: dict[str, Any]) -> bytes:
+    """The content of the file."""
     try:
-        import onnx
+        import onnx  # noqa: F401 - torch's exporter needs it and says so less clearly
         import onnxruntime  # noqa: F401 - the check needs it
-        import onnxscript  # noqa: F401 - torch's exporter needs it and says so less clearly
+        import onnxscript  # noqa: F401 - as onnx
     except ModuleNotFoundError as error:
         raise ExportError(f"export needs {error.name}: pip install onnx onnxscript onnxruntime") from error
     batch, height, width = (torch.export.Dim(name) for name in ("batch", "height", "width"))
@@ -155,7 +157,8 @@ def _write(graph: nn.Module, path: Path, facts: dict[str, Any]) -> None:
     model = program.model_proto
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA, json.dumps(facts)
-    onnx.save_model(model, str(path))
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def _facts(opened: Checkpoint) -> dict[str, Any]:
@@ -165,7 +168,7 @@ def _facts(opened: Checkpoint) -> dict[str, Any]:
         "onnx_version": ONNX_VERSION,
         "task": task.name,
         "classes": list(task.classes),
-        "labels": {name: int(label_of_class(name)) for name in task.public_classes},
+        "labels": dict(zip(task.public_classes, map(int, task.labels[: task.public]), strict=True)),
         "fold": {extent: task.fold(extent).tolist() for extent in EXTENTS},
         "input_rule": dict(opened.facts["input_rule"]),
         "temperature": temperature_of(opened),

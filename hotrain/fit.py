@@ -43,7 +43,7 @@ from hotrain.predict import NetworkPredictor, load_predictor
 from hotrain.progress import FileLog, Progress, RunLog, progress, read_log
 from hotrain.scoring.calibrate import calibrate
 from hotrain.scoring.calibration import Calibration, write_calibration
-from hotrain.scoring.metrics import Report
+from hotrain.scoring.metrics import Report, figure_text
 from hotrain.sheets import example_sheet, spread_rows, training_curves
 from hotrain.stop import StopSignals
 
@@ -324,7 +324,7 @@ def _calibrate_best(
 ) -> Calibration:
     """Store the temperature that makes the best checkpoint as sure as it is right on validation."""
     best = checkpoint.find(run)
-    keys = selection.index.table.column("key").take(selection.val_rows).to_pylist()
+    keys = selection.index.arrow("key").take(selection.val_rows).to_pylist()
     rows = selection.val_rows[[key not in tally.found for key in keys]]
     found = calibrate(selection.index, rows, task, load_predictor(best, device), extent=extent)
     write_calibration(best.path, replace(found, facts={"split": "val", **found.facts}))
@@ -396,9 +396,9 @@ def _show(
         figures = {f"iou {name}": value for name, value in pooled.iou.items()}
         with chores.one("the log"):
             log.scalars(position, "val", {**figures, "jaccard": pooled.jaccard, "accuracy": pooled.accuracy})
-        listed = "  ".join(f"IoU {name} {_figure(value)}" for name, value in pooled.kinds.items())
+        listed = "  ".join(f"IoU {name} {figure_text(value)}" for name, value in pooled.kinds.items())
         title += f" (extent {pooled.extent}): {listed}"
-        bar.say(f"validation at {position}: {listed}  accuracy {_figure(pooled.accuracy)} (extent {pooled.extent})")
+        bar.say(f"validation at {position}: {listed}  accuracy {figure_text(pooled.accuracy)} (extent {pooled.extent})")
     chosen = spread_rows(selection.index, rows, _PREVIEWS)
     extents = result.extents if result else {}
     sheet = example_sheet(selection.index, chosen, predictor, task, title, extents, skip_damaged=skip_damaged)
@@ -408,7 +408,3 @@ def _show(
         save_picture(training_curves(run), run / "curves.png")
     with chores.one("the log"):
         log.picture(position, "preview", np.asarray(sheet))
-
-
-def _figure(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"

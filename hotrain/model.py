@@ -16,14 +16,9 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hotrain.config import MODELS
 from hotrain.errors import WeightsError
 
-MODELS = (
-    "deeplabv3_resnet50",
-    "deeplabv3_resnet101",
-    "deeplabv3_mobilenet_v3_large",
-    "lraspp_mobilenet_v3_large",
-)
 AUX_WEIGHT = 0.4  # of the auxiliary head's loss, as in PSPNet (arXiv:1612.01105, section 3.2)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -35,7 +30,7 @@ def create_model(name: str, classes: int) -> nn.Module:
     """A model with random weights.
 
     Args:
-        name: one of `MODELS`.
+        name: one of `config.MODELS`.
         classes: K.
 
     Raises:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hodata.labels import Task
 from hotrain.errors import NOT_FINITE, CheckpointError
 from hotrain.input_rule import InputRule
+from hotrain.scoring.calibration import COOLEST, HOTTEST
 
 
 class Network(Protocol):
@@ -83,11 +84,11 @@ def stored_temperature(facts: Mapping[str, Any], where: str) -> float:
     """The temperature in the metadata of an exported model; 1 where there is none.
 
     Raises:
-        CheckpointError: it is no positive number.
+        CheckpointError: it is none that `calibrate` gives.
     """
     value = facts.get("temperature", 1.0)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.01 <= value <= 100:
-        raise CheckpointError(f"{where}: temperature is {value!r}, it must be a number from 0.01 to 100")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not COOLEST <= value <= HOTTEST:
+        raise CheckpointError(f"{where}: temperature is {value!r}, it must be a number from {COOLEST} to {HOTTEST}")
     return float(value)
 
 

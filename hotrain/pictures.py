@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hodata.errors import HodataError
-from hodata.labels import COLORS, LABELS, Label, Task, color_table
+from hodata.files import replacing
+from hodata.labels import COLORS, LABELS, Task, color_table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 Color = tuple[int, int, int]
 _PAPER, _INK, _FAINT = (255, 255, 255), (30, 30, 30), (215, 215, 215)
 _LINES: tuple[Color, ...] = ((40, 90, 200), (210, 70, 50), (20, 150, 100), (180, 110, 0), (130, 60, 180), (90, 90, 90))
-_CLASS_LABEL = {"left": Label.LEFT_HAND, "right": Label.RIGHT_HAND}  # the other classes have a label's name
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Curve:
 
 def class_colors(task: Task) -> NDArray[np.uint8]:
     """uint8 [K, 3]: the overlay colour of each class of a task."""
-    return np.array([COLORS[label_of_class(name)] for name in task.classes], dtype=np.uint8)
+    return np.array([COLORS[label] for label in task.labels], dtype=np.uint8)
 
 
 def prediction_sheet(
@@ -111,18 +112,26 @@ def curves(charts: Mapping[str, Sequence[Curve]], x_name: str) -> Image:
 
 
 def save_picture(picture: Image, path: Path) -> None:
-    """Write a PNG under a temporary name and rename it: a half-written picture is never seen.
+    """Write a PNG, which appears when complete; folders are made.
 
     Raises:
         HodataError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(partial, format="PNG")
-        partial.replace(path)
+        with replacing(path) as temporary:
+            picture.save(temporary, format="PNG")
     except OSError as error:
         raise HodataError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def png_bytes(image: NDArray[np.uint8]) -> bytes:
+    """uint8 [H, W, 3] as a PNG file, packed fast rather than small."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def _panels(example: Example, task: Task, height: int) -> Image:
@@ -166,18 +175,14 @@ def nearest(ids: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8
 
 def _legend(examples: Sequence[Example], task: Task) -> dict[str, Color]:
     names = label_legend([example.label for example in examples])
-    return names | {name: COLORS[label_of_class(name)] for name in task.classes[1:] if name not in names}
+    classes = zip(task.classes[1:], task.labels[1:], strict=True)
+    return names | {name: COLORS[label] for name, label in classes if name not in names}
 
 
 def label_legend(labels: Sequence[NDArray[np.uint8]]) -> dict[str, Color]:
     """Name and colour of the labels in some label maps, without background."""
     stored = {int(value) for label in labels for value in np.unique(label)}
     return {label.label_name: COLORS[label] for label in LABELS if int(label) in stored and label}
-
-
-def label_of_class(class_name: str) -> Label:
-    """The label that a class of a task stands for: `left` is `left_hand`, the others have a label's name."""
-    return _CLASS_LABEL.get(class_name) or Label[class_name.upper()]
 
 
 def _chart(title: str, lines: Sequence[Curve], x_name: str, size: tuple[int, int]) -> Image:

@@ -14,6 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from hodata.files import replacing
+from hodata.terminal import plain
+from hotrain.errors import TrainingError
+from hotrain.scoring.metrics import figure_text
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -69,7 +74,7 @@ class PlainProgress(Progress):
         )
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(plain(text), file=sys.stderr, flush=True)
 
 
 class TerminalProgress(Progress):
@@ -108,7 +113,7 @@ class TerminalProgress(Progress):
         self._bar.update(self._task, advance=samples, rate=rate, figures=_figures(self._figures))
 
     def say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(plain(text), highlight=False, markup=False)
 
 
 def progress(title: str, total: int, done: int = 0, *, main: bool = True) -> Progress:
@@ -135,18 +140,26 @@ class FileLog(RunLog):
     """Writes RUN/log.jsonl, one object per line, and RUN/tensorboard.
 
     A resumed run first drops the lines that lie behind its checkpoint: they are about to be written again.
+
+    Raises:
+        TrainingError: they cannot be written. The methods raise OSError.
     """
 
     def __init__(self, run: Path, start: int) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        run.mkdir(parents=True, exist_ok=True)
         self._path = run / "log.jsonl"
         kept = [entry for entry in read_log(run) if entry["position"] <= start] if start else []
-        partial = self._path.with_name(f".{self._path.name}.partial")
-        partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
-        partial.replace(self._path)  # a full disk leaves what was there
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=start or None)
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            with replacing(self._path) as temporary:  # a full disk leaves what was there
+                temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=start or None)
+        except OSError as error:
+            raise TrainingError(
+                f"{run}: the log cannot be written ({error.strerror or error}); is the disk full? Make room, and go on "
+                "with --resume"
+            ) from error
 
     def scalars(self, position: int, kind: str, figures: Mapping[str, float | None]) -> None:
         entry: dict[str, Any] = {"position": position, "kind": kind, **figures}
@@ -177,7 +190,7 @@ def read_log(run: Path) -> list[dict[str, Any]]:
 
 
 def _figures(figures: Mapping[str, float | None]) -> str:
-    return "  ".join(f"{name} {'n/a' if value is None else format(value, '.3f')}" for name, value in figures.items())
+    return "  ".join(f"{name} {figure_text(value)}" for name, value in figures.items())
 
 
 def _clock(seconds: float) -> str:

@@ -63,14 +63,13 @@ def example_sheet(
     task: Task,
     title: str,
     extents: Mapping[str, str],
-    columns: int = 2,
     skip_damaged: bool = False,
 ) -> Image:
     """Image | truth | prediction of some rows; those that cannot be read raise, or are left out.
 
     `extents` says at which extent each source is scored; hands of the others end at the wrist.
     """
-    reader, keys = index.reader(), index.table.column("key")
+    reader, keys = index.reader(), index.arrow("key")
     kinds, kind = coded(index, "image_kind")
     sources = index.column("source")
     examples = []
@@ -84,7 +83,7 @@ def example_sheet(
             continue
         fold = task.fold(extents.get(sources[row], "wrist"))
         examples.append(Example(image, mask, answer_of(predictor, row, image, fold), key))
-    return prediction_sheet(examples, task, title, columns=columns)
+    return prediction_sheet(examples, task, title)
 
 
 def training_curves(run: Path) -> Image:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hodata.errors import HodataError
+from hodata.files import replacing
 from hodata.labels import COLORS, Label, color_table
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def legend_of(labels: Iterable[Label]) -> Legend:
 
 
 def save_png(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write uint8 [H, W, 3] as PNG; folders are made.
+    """Write uint8 [H, W, 3] as PNG, which appears when complete; folders are made.
 
     Raises:
         HodataError: the file cannot be written.
@@ -194,7 +195,8 @@ def save_png(path: Path, image: NDArray[np.uint8]) -> None:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(path, format="PNG", optimize=True)
+        with replacing(path) as temporary:
+            Image.fromarray(image).save(temporary, format="PNG", optimize=True)
     except OSError as error:
         raise HodataError(f"{path}: cannot be written ({error.strerror or error})") from error
 

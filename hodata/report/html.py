@@ -26,12 +26,15 @@ def resource(name: str, package: str = __package__) -> str:
     return files(package).joinpath(name).read_text(encoding="utf-8")
 
 
-def head(title: str, style: str, script: str = "") -> str:
-    """The page up to its first visible element; of all scripts only this one may run."""
+def head(title: str, style: str, script: str = "", *, connects: bool = False) -> str:
+    """The page up to its first visible element; of all scripts only this one may run, and only with `connects` may it
+    talk, to the server that the page came from."""
     allowed = "'none'"
     if script:
         allowed = f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
+    if connects:
+        policy += "; connect-src 'self'"
     return _HEAD.format(policy=policy, title=escape(title), style=style)
 
 

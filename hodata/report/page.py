@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hodata.errors import HodataError
+from hodata.files import replacing
 from hodata.labels import Label
 from hodata.report.draw import decode_image, overlay_layer, resize_mask
 from hodata.report.html import chip, head, jpeg, png, resource, table
@@ -38,7 +39,7 @@ def html_page(
 
     Args:
         index: the shards.
-        path: the HTML file.
+        path: the HTML file; it appears when complete.
         rows: int64 [N], rows to choose from; None: all.
         limit: at most so many samples, spread over sources, splits and groups.
         width: of a thumbnail, in pixels; a sample takes some 20 kB at 320.
@@ -56,7 +57,7 @@ def html_page(
     script = resource("page.js")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8") as file:
+        with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
             file.write(head(title, resource("page.css"), script))
             file.write(f"<header><h1>{escape(title)}</h1>{_lead(summary)}</header>\n<main>\n")
             file.write(_tables(summary))

@@ -25,6 +25,7 @@ from hodata.shards.locate import build_of, cached_index, find_shards
 from hodata.shards.parallel import Advance, each_shard
 from hodata.shards.png import decode_mask
 from hodata.shards.tars import FileHash, Place, read_contents, suffixes_of
+from hodata.sources.base import SPLIT_WORDS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,11 +33,6 @@ if TYPE_CHECKING:
 ABSENT = Member(-1, 0, 0)
 _LIMITS = {"image": 512 * 2**20, "mask": 512 * 2**20, "json": 64 * 2**20}
 _ROWS = 5_000  # of one piece of the table
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 
 
 @dataclass(frozen=True)
@@ -248,7 +244,7 @@ def _refuse_replacing(index: Path) -> None:
 
 
 def _split_of(path: Path) -> str:
-    found = {_SPLITS[word] for word in re.split(r"[^a-z]+", path.stem.lower()) if word in _SPLITS}
+    found = {SPLIT_WORDS[word] for word in re.split(r"[^a-z]+", path.stem.lower()) if word in SPLIT_WORDS}
     if len(found) != 1:
         raise HodataError(f"{path.name}: its name does not say whether it is train, val or test; give --split")
     return found.pop()
@@ -257,7 +253,7 @@ def _split_of(path: Path) -> str:
 def _common_name(paths: Sequence[Path]) -> str:
     """What the tars' names have in common without number and split, else their folder's name."""
     stem = os.path.commonprefix([build_of(path) for path in paths])  # noqa: RUF071  character by character it is
-    words = [word for word in re.split(r"[^a-z0-9]+", stem.lower()) if word and word not in _SPLITS]
+    words = [word for word in re.split(r"[^a-z0-9]+", stem.lower()) if word and word not in SPLIT_WORDS]
     if not any(word.strip("0123456789") for word in words):
         words = [word for word in re.split(r"[^a-z0-9]+", paths[0].parent.name.lower()) if word]
     return "_".join(words)[:64] or "foreign"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hodata.errors import ShardError
+from hodata.files import replacing
 from hodata.labels import HANDS, LABELS, Meaning
 from hodata.sample import Record, Sample
 from hodata.shards import FORMAT_VERSION
@@ -152,24 +152,16 @@ def index_row(
 
 
 def write_index(path: Path, rows: Sequence[Mapping[str, Any]] | pa.Table, info: IndexInfo) -> None:
-    """Write rows and metadata to `path`: temporary name, fsync, rename."""
+    """Write rows and metadata to `path`, which appears when complete and on the disk."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema())
     metadata = json.dumps(asdict(info), sort_keys=True, separators=(",", ":"))
     table = table.cast(schema()).replace_schema_metadata({_METADATA_KEY: metadata})
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            # Checksums: a flipped bit in an index could give a mask another meaning.
-            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
-            file.flush()
-            sync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path, durable=True) as temporary, temporary.open("wb") as file:
+        # Checksums: a flipped bit in an index could give a mask another meaning.
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
 def read_index(path: Path) -> tuple[pa.Table, IndexInfo]:
@@ -254,8 +246,3 @@ def parse_info(path: Path, metadata: Mapping[bytes, bytes] | None, rows: int | N
 def is_file_name(name: Any) -> bool:
     """Whether what a file says is the name of one beside it, and no path that leads elsewhere."""
     return isinstance(name, str) and name not in ("", ".", "..") and "\0" not in name and Path(name).name == name
-
-
-def sync(file_descriptor: int) -> None:
-    """Flush a file to the disk before it is renamed into place."""
-    os.fsync(file_descriptor)

@@ -8,22 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from hodata.errors import ShardError
-from hodata.shards.index import is_file_name, sync
+from hodata.files import replacing
+from hodata.shards.index import is_file_name
 
 
 def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
     """Write atomically. The same build gives the same bytes: no time, host or absolute path belongs in it."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            sync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path, durable=True) as temporary, temporary.open("w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -83,6 +83,11 @@ class ShardIndex:
     def __len__(self) -> int:
         return len(self.shard_number)
 
+    @property
+    def meaning_names(self) -> list[str]:
+        """Of `meanings`, sorted: the order in which arrays number them."""
+        return sorted(self.meanings)
+
     @cached_property
     def table(self) -> pa.Table:
         """One row per sample, with all columns of `hodata.shards.index.schema`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ from typing import Any, BinaryIO
 
 from hodata.errors import PlanError
 from hodata.sample import Record, Sample, sample_json
-from hodata.shards.index import IndexInfo, Member, TarFacts, index_row, sync, write_index
+from hodata.shards.index import IndexInfo, Member, TarFacts, index_row, write_index
 from hodata.shards.png import encode_mask
 from hodata.shards.tars import BLOCK
 
@@ -142,7 +143,7 @@ class _HashingFile(io.RawIOBase):
 
     def flush_to_disk(self) -> None:
         self._out.flush()
-        sync(self._out.fileno())
+        os.fsync(self._out.fileno())
 
     @property
     def sha256(self) -> str:

@@ -9,19 +9,18 @@ from pathlib import Path
 from hodata.errors import SourceError
 
 
-def find_mano(given: Path | None, dataset: Path, side: str = "right") -> Path:
-    """MANO_RIGHT.pkl or MANO_LEFT.pkl: the file given, or in a folder, its `models/`, or one level down.
+def find_mano(given: Path | None, dataset: Path) -> Path:
+    """MANO_RIGHT.pkl: the file given, or in a folder, its `models/`, or one level down.
 
     Args:
         given: what `--mano` names; None: the places of `default_places`.
         dataset: the root of the dataset that needs it.
-        side: `right` or `left`.
 
     Raises:
         SourceError: not found; the message says where it looked, and what to download.
     """
     places = default_places("mano", given, dataset)
-    file = f"MANO_{side.upper()}.pkl"
+    file = "MANO_RIGHT.pkl"
     for place in places:
         if place.is_file():
             return place

@@ -8,17 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from hodata.errors import SourceError
 from hodata.labels import Meaning
 from hodata.sample import Record, Sample
 
 
 @dataclass(frozen=True)
 class Detection:
-    """Whether a folder holds a dataset: `matched`, and for people the evidence or what was missing."""
+    """Whether a folder holds a dataset: `matched`, and for people the evidence or what was missing; which version, and
+    below the folder the files that a search has found, so that it need not be made twice."""
 
     matched: bool
     reason: str
     version: str = ""
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,14 @@ class SplitRules:
     redraw_test: bool = False
 
 
+# The words for a split that are anybody's, in lower case; where data name their own splits these are known.
+SPLIT_WORDS: Mapping[str, str] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
 class Source(ABC):
     """One dataset as its authors ship it. Quirks of a dataset live in its class and nowhere else.
 
@@ -78,6 +89,9 @@ class Source(ABC):
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
+        self.detection = self.detect(self.root)
+        if not self.detection.matched:
+            raise SourceError(f"{self.root}: is not {self.title}: {self.detection.reason}")
 
     @property
     def default_name(self) -> str:

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from hodata.errors import SampleError, SourceError
 from hodata.labels import Label, Meaning
 from hodata.sample import Instance, Record, Sample, instance_of, sample_key
-from hodata.sources.base import Detection, LeftOut, Scan, Source, SplitRules, files_with
+from hodata.sources.base import SPLIT_WORDS, Detection, LeftOut, Scan, Source, SplitRules, files_with
 from hodata.sources.coco_json import CocoFile, CocoImage, looks_like_coco, read_coco, safe_path
 from hodata.sources.images import read_image
-from hodata.sources.labels_toml import FILE, SPLIT_WORDS, LabelsFile, label_names, named_meanings, read_labels
+from hodata.sources.labels_toml import FILE, LabelsFile, label_names, named_meanings, read_labels
 from hodata.sources.pairs import IMAGE_SUFFIXES, frame_number, keep_one_kind
 from hodata.sources.polygons import decode_counts, fill_polygon, fill_runs
 
@@ -49,9 +49,7 @@ class Coco(Source):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.files = _json_files(self.root)
-        if not self.files:
-            raise SourceError(f"{self.root}: is not {self.title}: {self.detect(self.root).reason}")
+        self.files = [self.root / name for name in self.detection.files]
         path = next((self.root / folder / FILE for folder in _FOLDERS if (self.root / folder / FILE).is_file()), None)
         if path is None:
             raise SourceError(_missing_labels(self.root, self.files))
@@ -67,11 +65,12 @@ class Coco(Source):
             return Detection(
                 False, 'no *.json or annotations/*.json with "images", "annotations", "categories" and outlines'
             )
-        named = ", ".join(path.relative_to(root).as_posix() for path in files[:4])
+        names = tuple(path.relative_to(root).as_posix() for path in files)
+        named = ", ".join(names[:4])
         if not any((root / folder / FILE).is_file() for folder in _FOLDERS):
             # Still this format: making the source says what to put into the missing file.
-            return Detection(True, f"{named}; {FILE} is still missing")
-        return Detection(True, f"{named} and {FILE}")
+            return Detection(True, f"{named}; {FILE} is still missing", files=names)
+        return Detection(True, f"{named} and {FILE}", files=names)
 
     @property
     def default_name(self) -> str:
@@ -191,10 +190,7 @@ class Coco(Source):
         return ""
 
     def _finish(self, scan: Scan, counts: Counter[str]) -> None:
-        kept, other = keep_one_kind(record.image for record in scan.records)
-        names = set(kept)
-        scan.records = [record for record in scan.records if record.image in names]
-        scan.left_out = sorted(scan.left_out + other, key=lambda item: item.what)
+        keep_one_kind(scan)
         if counts["crowd"]:
             scan.notes.append(
                 f"{counts['crowd']:,} annotations have iscrowd 1 (as CVAT gives brush masks): painted like the others"

@@ -68,12 +68,6 @@ class EgoHands(Source):
     )
     url = "http://vision.soic.indiana.edu/projects/egohands/"
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        found = self.detect(self.root)
-        if not found.matched:
-            raise SourceError(f"{self.root}: is not EgoHands: {found.reason}")
-
     @classmethod
     def detect(cls, root: Path) -> Detection:
         if root.name == SAMPLES:

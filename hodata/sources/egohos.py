@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hodata.errors import SourceError
 from hodata.labels import MEANINGS, Label, Meaning
 from hodata.sample import Hand, Record, Sample, mask_instances, sample_key
 from hodata.sources.base import Detection, Scan, Source, SplitRules, files_with
@@ -32,12 +31,6 @@ class EgoHOS(Source):
         "ECCV 2022"
     )
     url = "https://github.com/owenzlz/EgoHOS"
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        found = self.detect(self.root)
-        if not found.matched:
-            raise SourceError(f"{self.root}: is not EgoHOS: {found.reason}")
 
     @classmethod
     def detect(cls, root: Path) -> Detection:
@@ -71,10 +64,7 @@ class EgoHOS(Source):
                 scan.notes.append(f"no {subset}: there is no folder {subset}/{missing[0]}")
                 continue
             self._scan_subset(scan, subset)
-        kept, other = keep_one_kind(record.image for record in scan.records)
-        names = set(kept)
-        scan.records = [record for record in scan.records if record.image in names]
-        scan.left_out = sorted(scan.left_out + other, key=lambda item: item.what)
+        keep_one_kind(scan)
         return scan
 
     def _scan_subset(self, scan: Scan, subset: str) -> None:

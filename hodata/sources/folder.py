@@ -41,9 +41,6 @@ class Folder(Source):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        found = self.detect(self.root)
-        if not found.matched:
-            raise SourceError(f"{self.root}: is not {self.title}: {found.reason}")
         self.labels: LabelsFile = read_labels(self.root / FILE, table="ids")
         self.licence = self.labels.licence
         self.citation = self.labels.citation
@@ -87,13 +84,9 @@ class Folder(Source):
             self.root, (images, files_below(images, IMAGE_SUFFIXES)), (masks, files_below(masks, _MASK_SUFFIXES))
         )
         scan = Scan([], left_out=found.left_out)
-        kept, other = keep_one_kind(pair.image for pair in found.pairs)
-        names = set(kept)
-        scan.left_out += other
         for pair in found.pairs:
-            if pair.image in names:
-                self._add(scan, pair)
-        scan.left_out.sort(key=lambda item: item.what)
+            self._add(scan, pair)
+        keep_one_kind(scan)
         if not scan.records:
             reasons = "\n".join(f"  {item.what}: {item.why}" for item in scan.left_out[:3])
             raise SourceError(f"{self.root}: not one image can be used\n{reasons or f'  {IMAGES} is empty'}")

@@ -78,9 +78,6 @@ class FreiHand(Source):
 
     def __init__(self, root: Path, masks: str = "shipped", mano: Path | None = None, wrist_void: str = "auto") -> None:
         super().__init__(root)
-        found = self.detect(self.root)
-        if not found.matched:
-            raise SourceError(f"{self.root}: is not FreiHAND: {found.reason}")
         if masks not in MASKS:
             raise SourceError(f"--masks {masks!r}: FreiHAND knows {', '.join(MASKS)}")
         if wrist_void not in ("auto", "off"):

@@ -49,7 +49,6 @@ from hodata.sources.images import read_image
 
 _SUFFIX = {"v2": ".png", "v3": ".jpg"}
 _TABLES = {"evaluation_verts.json": (VERTICES, 3), "evaluation_xyz.json": (21, 3)}
-_DECIMALS = 3  # of pixels
 _LISTED = 3  # frames named where many of a sequence are missing
 
 
@@ -77,12 +76,9 @@ class HO3D(Source):
 
     def __init__(self, root: Path, mano: Path | None = None, ycb: Path | None = None, wrist_void: str = "auto") -> None:
         super().__init__(root)
-        found = self.detect(self.root)
-        if not found.matched:
-            raise SourceError(f"{self.root}: is not HO-3D: {found.reason}")
         if wrist_void not in ("auto", "off"):
             raise SourceError(f"--wrist-void {wrist_void!r}: HO-3D knows auto and off")
-        self.version = found.version
+        self.version = self.detection.version
         self.wrist_void = wrist_void
         self._has_truth = all((self.root / name).is_file() for name in _TABLES)
         needs_hand = self._has_truth or (self.root / "train").is_dir()

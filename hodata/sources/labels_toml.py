@@ -21,21 +21,12 @@ from typing import Any
 
 from hodata.errors import SourceError
 from hodata.labels import LABELS, MEANINGS, Label, Meaning, label_from_name, parse_sets
-from hodata.sources.base import SplitRules
+from hodata.sources.base import SPLIT_WORDS, SplitRules
 
 FILE = "labels.toml"
 EACH = "each"
 _MAX_BYTES = 2**20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 _ORIGINS = ("human", "polygon", "chroma", "rendered")
 _TEXTS = ("licence", "citation", "url")
 _KNOWN = frozenset(

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hodata.sources.base import LeftOut
+from hodata.sources.base import LeftOut, Scan
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _KIND = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
@@ -57,21 +57,18 @@ def pair_by_stem(root: Path, images: tuple[Path, Iterable[Path]], masks: tuple[P
     return found
 
 
-def keep_one_kind(images: Iterable[str]) -> tuple[list[str], list[LeftOut]]:
-    """A build holds one kind of image (JPEG or PNG): keep the more frequent one, JPEG in a tie."""
-    names = list(images)
-    counts = Counter(image_kind(name) for name in names)
-    if len(counts) < 2:
-        return names, []
+def keep_one_kind(scan: Scan) -> None:
+    """A build holds one kind of image (JPEG or PNG): leave out the rarer one, PNG in a tie. What is left out is sorted
+    by name."""
+    counts = Counter(image_kind(record.image) for record in scan.records)
     kept = "png" if counts["png"] > counts["jpg"] else "jpg"
     why = (
-        f"one build holds one kind of image and {counts[kept]:,} of {len(names):,} are {kept}; "
+        f"one build holds one kind of image and {counts[kept]:,} of {len(scan.records):,} are {kept}; "
         f"convert it to {kept}, or build these from a folder of their own"
     )
-    return (
-        [name for name in names if image_kind(name) == kept],
-        [LeftOut(name, why) for name in names if image_kind(name) != kept],
-    )
+    scan.left_out += [LeftOut(record.image, why) for record in scan.records if image_kind(record.image) != kept]
+    scan.left_out.sort(key=lambda item: item.what)
+    scan.records = [record for record in scan.records if image_kind(record.image) == kept]
 
 
 def image_kind(name: str) -> str:

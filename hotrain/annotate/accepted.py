@@ -6,15 +6,11 @@ out of every test split.
 
 from __future__ import annotations
 
-import io
 import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from hodata.labels import Task
 from hodata.shards.png import encode_mask
@@ -22,9 +18,9 @@ from hotrain.annotate.files import write_atomic
 from hotrain.annotate.inputs import Frame
 from hotrain.annotate.pipeline import frame_of
 from hotrain.annotate.pixels import frame_pixels
-from hotrain.annotate.rle import decode
+from hotrain.annotate.rle import paint
 from hotrain.errors import AnnotateError, FrameError
-from hotrain.pictures import label_of_class
+from hotrain.pictures import png_bytes
 
 FOLDER = "accepted"
 
@@ -42,26 +38,28 @@ def write_accepted(out: Path, records: Sequence[Mapping[str, Any]], task: Task, 
         exif: how the frames were read.
 
     Raises:
-        AnnotateError: a frame's image can no longer be read.
+        AnnotateError: a frame's image can no longer be read, or has another size than its mask.
     """
     final, folder = out / FOLDER, out / f".{FOLDER}.partial"
     shutil.rmtree(folder, ignore_errors=True)
     frames = [frame_of(record) for record in records]
     keep = exif == "refuse" and all(frame.path.suffix.lower() in (".jpg", ".jpeg") for frame in frames)
-    labels = [label_of_class(name) for name in task.public_classes]
     pictures = frame_pixels(frames, exif)
     for frame, record, image in zip(frames, records, pictures, strict=True):
-        if isinstance(image, FrameError):
-            raise AnnotateError(f"{frame.path}: {image}; it was accepted, and its image is needed to train on it")
-        mask = np.zeros(image.shape[:2], dtype=np.uint8)
-        for name, rle in record["rle"].items():
-            mask[decode(rle)] = labels[task.public_classes.index(name)]
+        try:
+            if isinstance(image, FrameError):
+                raise image
+            mask = paint(record["rle"], task, image.shape[:2])
+        except FrameError as error:
+            raise AnnotateError(
+                f"{frame.path}: {error}; it was accepted, and its image is needed to train on it"
+            ) from error
         place = f"{_recording(frame, out)}/{frame.name}"
-        data = frame.path.read_bytes() if keep else _png(image)
+        data = frame.path.read_bytes() if keep else png_bytes(image)
         write_atomic(folder / "images" / f"{place}.{'jpg' if keep else 'png'}", data)
         write_atomic(folder / "masks" / f"{place}.png", encode_mask(mask))
     models = "+".join(sorted({record["row"]["model"] for record in records}))
-    ids = "".join(f'{int(label)} = "{label.label_name}"\n' for label in labels)
+    ids = "".join(f'{int(label)} = "{label.label_name}"\n' for label in task.labels[: task.public])
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", out.resolve().name).strip("-._")[:48] or "frames"
     text = (
         f'name = "accepted-{slug}"\n'
@@ -85,11 +83,3 @@ def meaning_of(task: Task, extent: str) -> str:
 def _recording(frame: Frame, out: Path) -> str:
     """What must not stand on both sides of a split: the sequence with all its cameras."""
     return (frame.sequence or frame.camera or out.resolve().name).replace("/", "_")
-
-
-def _png(image: NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()

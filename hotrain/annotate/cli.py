@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from hodata.labels import EXTENTS
-from hotrain.errors import EXIT_INTERRUPTED, EXIT_SKIPPED
+from hodata.terminal import EXIT_INTERRUPTED, EXIT_SKIPPED, plain
+from hotrain.decode import EXIF
 
 FORMATS = ("png", "honnotate", "binary", "coco", "hold", "overlay", "confidence")  # a test keeps them those written
 
@@ -43,7 +44,7 @@ FORMATS = ("png", "honnotate", "binary", "coco", "hold", "overlay", "confidence"
 @click.option("--visualise", is_flag=True, help="honnotate: its pictures as well.")
 @click.option(
     "--exif",
-    type=click.Choice(["refuse", "upright", "stored"]),
+    type=click.Choice(EXIF),
     default="refuse",
     show_default=True,
     help="Pictures that viewers turn: skip them, turn them (as OpenCV does), or not (as Pillow does).",
@@ -189,8 +190,9 @@ def review(folder: Path, limit: int, port: int, no_serve: bool) -> None:
     """
     from hotrain.annotate.review import write_page
     from hotrain.annotate.serve import ReviewServer
+    from hotrain.annotate.state import VERDICTS
 
-    page = write_page(folder, limit, lambda text: click.echo(text, err=True))
+    page = write_page(folder, limit, lambda text: click.echo(plain(text), err=True))
     if no_serve:
         click.echo(page)
         return
@@ -200,7 +202,7 @@ def review(folder: Path, limit: int, port: int, no_serve: bool) -> None:
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            verdicts, next_step = folder / "review.json", "no verdict was given"
+            verdicts, next_step = folder / VERDICTS, "no verdict was given"
             if verdicts.is_file():
                 next_step = f"do what was decided: hotrain annotate --apply {verdicts} --out {folder}"
             click.echo(next_step, err=True)

@@ -1,24 +1,28 @@
-"""Files that appear whole or not at all."""
+"""The files of an annotation: each appears whole or not at all, and one process at a time writes them."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from hodata.files import replacing
 from hodata.lock import only_one
 from hotrain.errors import AnnotateError
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name beside it and rename it.
+    """Write a file, which appears when complete; folders are made.
 
     Raises:
         AnnotateError: it cannot be written.
     """
-    with replaced_when_complete(path) as partial:
-        partial.write_bytes(data)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
+    except OSError as error:
+        raise AnnotateError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 @contextmanager
@@ -37,16 +41,3 @@ def only_here(out: Path) -> Iterator[None]:
         except OSError as error:
             raise AnnotateError(f"{out}: cannot be written ({error.strerror or error})") from error
         yield
-
-
-@contextmanager
-def replaced_when_complete(path: Path) -> Iterator[Path]:
-    """A temporary path for the block to write; renamed to `path` at its end. The name is the same in every run, so a
-    killed run's leftover is overwritten by the next one."""
-    partial = path.with_name(f".{hashlib.sha256(path.name.encode(errors='surrogateescape')).hexdigest()[:16]}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.replace(path)
-    except OSError as error:
-        raise AnnotateError(f"{path}: cannot be written ({error.strerror or error})") from error

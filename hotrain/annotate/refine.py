@@ -19,7 +19,6 @@ from hotrain.annotate.loading import Loaded
 from hotrain.decide import decide
 from hotrain.network import Network
 
-REFINE = ("auto", "crop", "none")
 SMALL = 96  # pixels of a hand's longer side, as the network sees it, below which `auto` looks again
 _CONTEXT = 3.0  # side of a crop, in sides of the hand's box: a hand filled about a third of a training crop
 _RIM = 0.1  # share of a crop's side along its edge that is not pasted: there the network saw too little around

@@ -6,35 +6,30 @@ names are anybody's words: they enter the page as JSON and leave it as text, nev
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hodata.labels import COLORS, TASKS, Task
+from hodata.labels import COLORS, TASKS, Label, Task
 from hodata.report.draw import fitted, overlay_layer, resize_mask
+from hodata.report.html import head, jpeg, png, resource
 from hotrain.annotate.files import write_atomic
 from hotrain.annotate.pipeline import finished_rows, frame_of
 from hotrain.annotate.pixels import frame_pixels
-from hotrain.annotate.rle import decode
+from hotrain.annotate.rle import paint
 from hotrain.annotate.state import VERDICTS, State, current_records, put_verdicts_aside
 from hotrain.errors import AnnotateError, FrameError
-from hotrain.pictures import label_of_class
 
 PAGE = "review.html"
 REVIEW_VERSION = 1
 CHOICES = ("accept", "reject", "again")
 _BOX = (640, 480)
-_QUALITY = 80
 _MAX_BYTES = 64 * 2**20
 
 
@@ -52,7 +47,7 @@ def write_page(out: Path, limit: int = 300, say: Callable[[str], object] = lambd
     Args:
         out: a finished annotation.
         limit: at most so many frames, those of the lowest quality first.
-        say: is told where verdicts on other masks were put, if there were any.
+        say: is told of images that changed since, and where verdicts on other masks were put.
 
     Raises:
         AnnotateError: there is no finished annotation.
@@ -66,7 +61,7 @@ def write_page(out: Path, limit: int = 300, say: Callable[[str], object] = lambd
     rows = finished_rows(records, task)
     order = sorted((i for i, row in enumerate(rows) if row["status"] == "ok"), key=lambda i: (rows[i]["quality"], i))
     chosen = order[:limit]
-    pictures = _pictures([records[i] for i in sorted(chosen)], task, plan["exif"])
+    pictures = _pictures([records[i] for i in sorted(chosen)], task, plan["exif"], say)
     entries = [{**_entry(rows[i]), **pictures[rows[i]["frame"]]} for i in chosen if rows[i]["frame"] in pictures]
     data = {
         "version": REVIEW_VERSION,
@@ -146,20 +141,23 @@ def _entry(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": row["frame"], "camera": row["recording"], "flags": row["flags"], "figures": figures}
 
 
-def _pictures(records: Sequence[Mapping[str, Any]], task: Task, exif: str) -> dict[str, dict[str, str]]:
-    """Frame -> data URIs of its picture and of its mask; frames whose image is gone are left out."""
-    labels = [label_of_class(name) for name in task.public_classes]
+def _pictures(
+    records: Sequence[Mapping[str, Any]], task: Task, exif: str, say: Callable[[str], object]
+) -> dict[str, dict[str, str]]:
+    """Frame -> data URIs of its picture and of its mask; frames whose image is gone are left out, and those
+    whose image changed since are hatched."""
     found = {}
     for record, image in zip(records, _images(records, exif), strict=True):
         if isinstance(image, FrameError):
             continue
-        mask = np.zeros(image.shape[:2], dtype=np.uint8)
-        for name, rle in record["rle"].items():
-            if rle["size"] == list(mask.shape):
-                mask[decode(rle)] = labels[task.public_classes.index(name)]
+        try:
+            mask = paint(record["rle"], task, image.shape[:2])
+        except FrameError as error:
+            say(f"{record['row']['frame']}: {error} (hatched on the page)")
+            mask = np.full(image.shape[:2], Label.VOID, dtype=np.uint8)
         size = fitted((image.shape[1], image.shape[0]), _BOX)
         layer = overlay_layer(resize_mask(mask, size), alpha=0.45)
-        found[record["row"]["frame"]] = {"image": _jpeg(image, size), "mask": _png(layer)}
+        found[record["row"]["frame"]] = {"image": jpeg(_shrunk(image, size)), "mask": png(layer)}
     return found
 
 
@@ -168,48 +166,24 @@ def _images(records: Sequence[Mapping[str, Any]], exif: str) -> Iterator[NDArray
 
 
 def _html(data: Mapping[str, Any], title: str, task: Task) -> str:
-    script, style, template = (_part(name) for name in ("review.js", "review.css", "review.html"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; connect-src 'self'; "
-        f"script-src 'sha256-{digest}'"
-    )
+    script, style, template = (resource(name, __package__) for name in ("review.js", "review.css", "review.html"))
     facts = json.dumps(data).replace("<", "\\u003c")
     legend = "".join(
-        f'<span><i style="background:rgb{COLORS[label_of_class(name)]}"></i>{escape(name)}</span>'
-        for name in task.public_classes[1:]
+        f'<span><i style="background:rgb{COLORS[label]}"></i>{escape(name)}</span>'
+        for name, label in list(zip(task.public_classes, task.labels, strict=False))[1:]
     )
     values = {
-        "POLICY": policy,
         "TITLE": escape(title),
-        "STYLE": style,
         "LEGEND": legend,
         "DATA": facts,
         "SCRIPT": script,
     }
     parts = template.split("@@")  # text, NAME, text, NAME, ...
-    return "".join(values[part] if number % 2 else part for number, part in enumerate(parts))
+    body = "".join(values[part] if number % 2 else part for number, part in enumerate(parts))
+    return head(f"Review: {title}", style, script, connects=True) + body
 
 
-def _part(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _jpeg(image: NDArray[np.uint8], size: tuple[int, int]) -> str:
+def _shrunk(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     from PIL import Image
 
-    buffer = io.BytesIO()
-    Image.fromarray(image).resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=_QUALITY)
-    return _data_uri("image/jpeg", buffer.getvalue())
-
-
-def _png(layer: NDArray[np.uint8]) -> str:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(layer).save(buffer, "PNG")
-    return _data_uri("image/png", buffer.getvalue())
-
-
-def _data_uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))

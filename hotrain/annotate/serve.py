@@ -67,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
         route = self._route()
         if route == "":
             self._send((self.server.folder / PAGE).read_bytes(), "text/html; charset=utf-8")
-        elif route == "review.json":
+        elif route == VERDICTS:
             saved = self.server.folder / VERDICTS
             self._send(saved.read_bytes() if saved.is_file() else b'{"frames": {}}', "application/json")
         elif route is not None:
@@ -77,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
         route = self._route()
         if route is None:
             return None
-        if route != "review.json":
+        if route != VERDICTS:
             return self._refuse(HTTPStatus.NOT_FOUND, "no such page")
         if self.headers.get("Origin", self.server.origin) != self.server.origin:
             return self._refuse(HTTPStatus.FORBIDDEN, "from another site")

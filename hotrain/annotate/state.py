@@ -131,10 +131,10 @@ class State:
         return records
 
     def records(self) -> list[dict[str, Any]]:
-        """The records of all finished frames, in order, as far as they can be read.
+        """The records of all finished frames, in order.
 
         Raises:
-            AnnotateError: there are none.
+            AnnotateError: there are none, or some cannot be read.
         """
         found: list[dict[str, Any]] = []
         for path in sorted((self._folder / "batches").glob("*.json")):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hodata.files import replacing
 from hotrain.errors import AnnotateError, FrameError
 
 _INSTALL = "videos need PyAV: pip install 'av>=14.1'"
@@ -34,10 +35,13 @@ def count_frames(path: Path) -> int:
 
 
 def frame_rate(path: Path) -> Fraction:
-    """Frames a second, as the file says; 25 where it does not."""
+    """Frames a second, as the file says; 25 where it does not; raises as `count_frames`."""
     av = _av(path)
-    with av.open(str(path)) as container:
-        return Fraction(_stream(container).average_rate or 25)
+    try:
+        with av.open(str(path)) as container:
+            return Fraction(_stream(container).average_rate or 25)
+    except (av.FFmpegError, ValueError, OSError) as error:
+        raise FrameError(f"cannot be read as a video ({_reason(error)})") from error
 
 
 def of_finished(exif: str) -> str:
@@ -119,8 +123,23 @@ class VideoReader:
 
 
 def write_video(path: Path, pictures: Iterator[NDArray[np.uint8]], rate: Fraction) -> None:
-    """Encode uint8 [H, W, 3] pictures of one size as H.264; an odd last row or column is left out."""
+    """Encode uint8 [H, W, 3] pictures of one size as H.264; an odd last row or column is left out.
+
+    The file appears when complete; folders are made.
+
+    Raises:
+        AnnotateError: it cannot be written, or PyAV is missing.
+    """
     av = _av(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            _encode(av, temporary, pictures, rate)
+    except (av.FFmpegError, OSError) as error:
+        raise AnnotateError(f"{path}: cannot be written ({_reason(error)})") from error
+
+
+def _encode(av: Any, path: Path, pictures: Iterator[NDArray[np.uint8]], rate: Fraction) -> None:
     with av.open(str(path), "w", format="mp4") as container:
         stream = None
         for picture in pictures:

@@ -36,7 +36,7 @@ def place(model: nn.Module, device: torch.device, sync_batchnorm: bool) -> nn.Mo
     return placed
 
 
-class Trained:
+class TrainingModel:
     """A model as a step calls it: shared among the ranks, compiled if wanted. The model itself stays as it is.
 
     Args:

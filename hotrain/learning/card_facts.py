@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hodata.errors import ShardError
+from hodata.files import replacing
 from hodata.labels import HANDS, Label
 from hodata.shards.reader import ShardIndex
 from hotrain import checkpoint
 from hotrain.checkpoint import Checkpoint
 from hotrain.columns import present
+from hotrain.errors import CheckpointError
 from hotrain.input_rule import InputRule
 from hotrain.learning.guards import missing_classes, set_pixels
 from hotrain.learning.model_card import CARD, CardDataset, CardFacts, CardScore, CardSource, model_card
@@ -29,10 +31,17 @@ _RULES = {
 
 
 def write_card(opened: Checkpoint, selection: Selection) -> None:
-    """Write MODEL_CARD.md beside the weights of a checkpoint of this run; replaces an earlier one."""
-    partial = opened.path / f".{CARD}.partial"
-    partial.write_text(model_card(card_facts(opened, selection)), encoding="utf-8")
-    partial.replace(opened.path / CARD)
+    """Write MODEL_CARD.md beside the weights of a checkpoint of this run; replaces an earlier one.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    path, text = opened.path / CARD, model_card(card_facts(opened, selection))
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?") from error
 
 
 def card_facts(opened: Checkpoint, selection: Selection) -> CardFacts:

@@ -113,8 +113,8 @@ def missing_classes(
 
 
 def task_tables(index: ShardIndex, task: Task) -> NDArray[np.uint8]:
-    """uint8 [M, 256]: `task_table` of each meaning of an index, sorted by name; `data.meaning_numbers` counts them."""
-    return np.stack([task_table(index.meanings[name], task) for name in sorted(index.meanings)])
+    """uint8 [M, 256]: `task_table` of each of `index.meaning_names`; `data.meaning_numbers` counts them."""
+    return np.stack([task_table(index.meanings[name], task) for name in index.meaning_names])
 
 
 def set_pixels(
@@ -185,7 +185,7 @@ def _present_sets(
     """For each meaning among the rows: the sets of the labels that occur, and their pixels."""
     pixels = label_pixels(index, rows)
     tables = task_tables(index, task) if tables is None else tables
-    numbers = {name: number for number, name in enumerate(sorted(index.meanings))}
+    numbers = {name: number for number, name in enumerate(index.meaning_names)}
     names, codes = coded(index, "meaning")
     found = []
     for code in np.unique(codes[rows]).tolist():

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from hotrain.scoring.metrics import figure_text
+
 CARD = "MODEL_CARD.md"
 _LONGEST = 1000  # characters of one foreign text
 # What Markdown reads as more than text: marks anywhere, addresses that GitHub links by itself, and what makes a heading
@@ -197,7 +199,7 @@ def _validation(facts: CardFacts) -> str:
     kinds = list(dict.fromkeys(name for score in facts.scores for name in score.kinds))
     rows = [["source", "samples", "extent of hands", *(f"{name} IoU" for name in kinds), "accuracy"]]
     for score in facts.scores:
-        figures = [_figure(score.kinds.get(name)) for name in kinds] + [_figure(score.accuracy)]
+        figures = [figure_text(score.kinds.get(name)) for name in kinds] + [figure_text(score.accuracy)]
         rows.append([text(score.source) or "all pixels", f"{score.samples:,}", text(score.extent), *figures])
     return (
         f"{title}On recordings that training never saw, at the pictures' own size. This checkpoint was chosen by these "
@@ -269,10 +271,6 @@ def _licences(facts: CardFacts) -> str:
         "The data are not ours. What each licence allows of a model trained on it is for you to read:\n\n"
         + "\n".join(lines)
     )
-
-
-def _figure(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -15,7 +15,7 @@ from hotrain.columns import coded
 from hotrain.config import FitConfig
 from hotrain.distributed import all_gather, all_reduce_sum, rank, world_size
 from hotrain.errors import TrainingError
-from hotrain.learning.acceleration import Trained
+from hotrain.learning.acceleration import TrainingModel
 from hotrain.learning.augment import ColorRule, jitter_colors, normalize
 from hotrain.learning.criterion import Criterion, Divisors
 from hotrain.learning.guards import set_pixels
@@ -82,9 +82,9 @@ class Step:
     ) -> None:
         self._start, self._optimizer, self._task, self._device = start, optimizer, task, device
         self._seed, self._clip, self._colors = config.seed, config.clip, ColorRule.of_strength(config.jitter)
-        self._trained = Trained(start.model, device, config.precision, config.compile)
+        self._trained = TrainingModel(start.model, device, config.precision, config.compile)
         index = selection.index
-        self._keys = index.table.column("key")
+        self._keys = index.arrow("key")
         self._sources, self._source = coded(index, "source")
         tables = torch.from_numpy(selection.tables)
         self._tables = tables.to(device)

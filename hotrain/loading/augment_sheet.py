@@ -68,7 +68,7 @@ def augment_sheet(config: FitConfig) -> Image:
 def _stored(selection: Selection, row: int) -> Crop:
     index, reader = selection.index, selection.index.reader()
     kinds, kind = coded(index, "image_kind")
-    key = str(index.table.column("key")[row].as_py())
+    key = str(index.arrow("key")[row].as_py())
     return decode_image(reader.image(row), kinds[kind[row]], key), read_mask(reader, row, key), key
 
 

@@ -91,12 +91,12 @@ class CropData(Dataset[Batch]):
         self._degrade = degrade or DegradeRule()
         self._compositor: Compositor | None = None
         if composite and composite != CompositeRule():
-            meanings = [index.meanings[name] for name in sorted(index.meanings)]
+            meanings = [index.meanings[name] for name in index.meaning_names]
             self._compositor = Compositor(meanings, composite, order.seed)
         self._skip_damaged = skip_damaged
         self._hands = hands
         self._kinds, self._kind = coded(index, "image_kind")
-        self._keys = index.table.column("key")
+        self._keys = index.arrow("key")
         self._meaning = meaning_numbers(index)
         self._mirror = mirror_table()
 
@@ -227,8 +227,8 @@ def count_labels(label: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def meaning_numbers(index: ShardIndex) -> NDArray[np.int16]:
-    """int16 [rows]: each row's meaning, as its place in the sorted names of `index.meanings`."""
-    place = {name: number for number, name in enumerate(sorted(index.meanings))}
+    """int16 [rows]: each row's meaning, as its place in `index.meaning_names`."""
+    place = {name: number for number, name in enumerate(index.meaning_names)}
     names, codes = coded(index, "meaning")
     return np.array([place[name] for name in names], dtype=np.int16)[codes]
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _BITS = 5  # of each channel: 32**3 bins
 _SHIFT = 8 - _BITS
+MOST = 2000  # training samples that are fitted to
 _EM_STEPS = 100
 _SMOOTHING = 1.0  # pixels of the overall mixture that every bin has seen besides its own
 _FACTORS = 2.0 ** np.arange(-4, 4.5, 0.5)
@@ -55,8 +56,6 @@ def fit_color_histogram(
     task: Task,
     *,
     extent: str = "wrist",
-    limit: int = 2000,
-    truth: Truth | None = None,
     tally: Tally | None = None,
     on_sample: Callable[[], None] = lambda: None,
 ) -> ColorHistogram:
@@ -68,11 +67,9 @@ def fit_color_histogram(
 
     Args:
         index: the shards.
-        rows: int64 [N], the training samples.
+        rows: int64 [N], the training samples; of more than `MOST` that many are taken, evenly.
         task: classes to tell apart.
         extent: at which the factors are chosen.
-        limit: at most so many samples, evenly taken.
-        truth: what to fit to; without it the stored masks.
         tally: leave out samples that cannot be read, and note them here; without it they raise.
         on_sample: called after each sample.
 
@@ -81,8 +78,8 @@ def fit_color_histogram(
     """
     if not len(rows):
         raise SelectionError("no training sample is selected, so no colour histogram can be fitted")
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(np.int64))]
-    truth = truth or StoredTruth(index)
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(MOST, len(rows))).astype(np.int64))]
+    truth = StoredTruth(index)
     counts = _count(index, rows, task, truth, tally, on_sample)
     extents = source_extents(index, rows, task, truth, extent)
     posterior = fit_posterior(np.sum(list(counts.values()), 0), len(task.classes))

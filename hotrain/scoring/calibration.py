@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hodata.files import replacing
 from hotrain.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -122,15 +122,11 @@ def read_calibration(checkpoint: Checkpoint | Path) -> Calibration | None:
 
 def write_calibration(folder: Path, calibration: Calibration) -> Path:
     """Store it beside the weights under its final name only when complete; replaces an older one."""
-    path, partial = folder / FILE, folder / f".{FILE}.partial"
+    path, text = folder / FILE, json.dumps(calibration.to_json(), indent=1, allow_nan=False) + "\n"
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(calibration.to_json(), indent=1, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with replacing(path, durable=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from error
     return path
 

@@ -6,8 +6,11 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from hodata.report.tables import plain
+from hodata.terminal import plain as plain_line
 from hotrain.scoring.figures import FINGERTIPS, WITHOUT_WRIST
 from hotrain.scoring.intervals import LEAST_GROUPS, Spread
+from hotrain.scoring.metrics import figure_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,7 +45,7 @@ def print_scores(report: Report, card: Scorecard, by_color: Report | None, split
     lines = [*((name, scores, card.by_source[name]) for name, scores in report.by_source.items())]
     lines.append(("all", report.pooled, card.pooled))
     for name, scores, spread in lines:
-        table.add_row(name, *(_figure(spread.value[one]) for one in shown))
+        table.add_row(plain(name), *(figure_text(spread.value[one]) for one in shown))
         groups = "1 group" if spread.groups == 1 else f"{spread.groups} groups"
         about = f"  {scores.samples} images, {groups}, {scores.extent}"
         table.add_row(about, *(_interval(spread.interval.get(one)) for one in shown), style="dim")
@@ -56,14 +59,14 @@ def print_scores(report: Report, card: Scorecard, by_color: Report | None, split
     )
     for name, _, spread in lines[:-1]:
         for line in _by_group(name, spread):
-            console.print(line, highlight=False, markup=False)
+            console.print(plain_line(line), highlight=False, markup=False)
 
 
 def print_comparison(found: Comparison, names: tuple[str, str], split: str) -> None:
     """A line for each source and figure: both values, and the difference with its interval."""
     from rich.table import Table
 
-    table = Table(title=f"A: {names[0]}\nB: {names[1]}\nsplit {split}", title_justify="left")
+    table = Table(title=f"A: {plain(names[0])}\nB: {plain(names[1])}\nsplit {split}", title_justify="left")
     for name in ("source", "figure"):
         table.add_column(name, overflow="fold")
     for name in ("A", "B", "B - A", "95 % interval"):
@@ -72,14 +75,14 @@ def print_comparison(found: Comparison, names: tuple[str, str], split: str) -> N
     if len(groups) > 1:
         groups.append(("all", found.pooled))
     for source, figures in groups:
-        shown = source
+        shown = plain(source)
         for name, one in figures.items():
             same = name.startswith("kinds.") and f"iou.{name[6:]}" in figures
             if one.difference is None or same:
                 continue
             interval = "too few groups" if one.interval is None else "{:+.3f} to {:+.3f}".format(*one.interval)
             sure = one.interval is not None and (one.interval[0] > 0 or one.interval[1] < 0)
-            row = (_figure(one.a), _figure(one.b), f"{one.difference:+.3f}", interval)
+            row = (figure_text(one.a), figure_text(one.b), f"{one.difference:+.3f}", interval)
             table.add_row(shown, name, *row, style="bold" if sure else None)
             shown = ""
         table.add_section()
@@ -126,13 +129,9 @@ def _by_group(source: str, spread: Spread) -> list[str]:
 
 def _of_scores(scores: Scores, name: str) -> str:
     if name == "accuracy":
-        return _figure(scores.accuracy)
+        return figure_text(scores.accuracy)
     kind = name.removeprefix("kinds.")
-    return _figure(scores.kinds.get(kind)) if kind != name else ""
-
-
-def _figure(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
+    return figure_text(scores.kinds.get(kind)) if kind != name else ""
 
 
 def _interval(limits: tuple[float, float] | None) -> str:

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 KINDS = ("background", "hand", "object")
 
 
+def figure_text(value: float | None) -> str:
+    """A figure of 0..1 for people; `n/a` where the truth has none."""
+    return "n/a" if value is None else f"{value:.3f}"
+
+
 @dataclass(frozen=True)
 class Scores:
     """Figures of some pixels at one extent.

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hodata.errors import HodataError
+from hodata.files import replacing
 from hodata.labels import LABELS, Task
 from hodata.report.draw import decode_image as decode_small
 from hodata.report.draw import overlay, resize_mask
@@ -22,7 +23,7 @@ from hotrain.predict import Predictor
 from hotrain.scoring.calibration import Calibration, Reliability
 from hotrain.scoring.figures import FINGERTIPS, WITHOUT_WRIST
 from hotrain.scoring.intervals import LEAST_GROUPS, Spread
-from hotrain.scoring.metrics import Report
+from hotrain.scoring.metrics import Report, figure_text
 from hotrain.scoring.scorecard import BOOTSTRAP, Scorecard
 from hotrain.scoring.worst import worst_and_best
 from hotrain.sheets import answer_of, training_curves
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from hodata.shards.reader import ShardIndex
 
 WORST, BEST = 12, 6
-_CLASS_LABELS = {"left": "left_hand", "right": "right_hand"}  # the other classes have a label's name
 _WIDTH = 300  # of a picture, pixels
 _MAIN = {
     "kinds.hand": "hand IoU",
@@ -84,11 +84,10 @@ def write_page(
         *_samples(report, index, predictor),
         "</main>\n</html>\n",
     ]
-    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text("".join(parts), encoding="utf-8")
-        partial.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_text("".join(parts), encoding="utf-8")
     except OSError as error:
         raise HodataError(f"{path}: cannot be written ({error.strerror or error})") from error
 
@@ -133,20 +132,16 @@ def _tables(report: Report, card: Scorecard) -> Iterator[str]:
                 f"Groups of {name}",
                 f"fewer than {LEAST_GROUPS} show these figures, so each is listed",
                 ("group", *(_MAIN[one] for one in few)),
-                [(group, *(_number(spread.by_group[one].get(group)) for one in few)) for group in groups],
+                [(group, *(figure_text(spread.by_group[one].get(group)) for one in few)) for group in groups],
             )
 
 
 def _cell(spread: Spread, name: str) -> str:
-    text = _number(spread.value[name])
+    text = figure_text(spread.value[name])
     if name in spread.interval:
         low, high = spread.interval[name]
         text += f" ({low:.3f} – {high:.3f})"
     return text
-
-
-def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
 
 
 def _curves(run: Path | None) -> Iterator[str]:
@@ -258,5 +253,5 @@ def _legend(task: Task, index: ShardIndex, rows: NDArray[np.int64]) -> str:
     """The colours of the labels in some masks and of the classes."""
     labels = [label for label in LABELS if label and (index.column(f"pixels_{label.label_name}")[rows] > 0).any()]
     names = dict.fromkeys([label.label_name for label in labels])
-    names |= dict.fromkeys(_CLASS_LABELS.get(name, name) for name in task.classes[1:])
+    names |= dict.fromkeys(label.label_name for label in task.labels[1:])
     return "".join(f"<span>{chip(name)}{escape(name)}</span>" for name in names)

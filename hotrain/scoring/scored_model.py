@@ -55,7 +55,6 @@ class ScoredModel:
         task: whose classes it answers with.
         predictor: gives the answers.
         rows: int64 [N], those that are scored.
-        checkpoint: of a run.
         notes: for people.
         missing: keys of the samples that have no mask.
     """
@@ -64,7 +63,6 @@ class ScoredModel:
     task: Task
     predictor: Predictor | RowPredictor
     rows: NDArray[np.int64]
-    checkpoint: Checkpoint | None
     notes: list[str]
     missing: list[str]
 
@@ -75,8 +73,8 @@ class ScoredModel:
         """A run's network; `tta` is None or `flip`."""
         network = load_predictor(opened, device)
         if tta is None:
-            return cls(name, opened.task, network, rows, opened, [], [])
-        return cls(f"{name} with flips", opened.task, FlippedPredictor(network, opened.task), rows, opened, [], [])
+            return cls(name, opened.task, network, rows, [], [])
+        return cls(f"{name} with flips", opened.task, FlippedPredictor(network, opened.task), rows, [], [])
 
     @classmethod
     def of_masks(
@@ -103,7 +101,7 @@ class ScoredModel:
         if extent:
             notes.append(f"{path}: its legend says that hands end at extent {extent}")
         kept = np.array(sorted(matched.files), dtype=np.int64)
-        return cls(str(path), TASKS[task], masks, kept, None, notes, matched.missing)
+        return cls(str(path), TASKS[task], masks, kept, notes, matched.missing)
 
 
 def checkpoint_in(path: Path) -> Checkpoint | None:

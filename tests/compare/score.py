@@ -205,6 +205,6 @@ def read_images(index: ShardIndex, rows: Sequence[int]) -> list[NDArray[np.uint8
     from hotrain.columns import coded
     from hotrain.loading.data import decode_image
 
-    reader, keys = index.reader(), index.table.column("key")
+    reader, keys = index.reader(), index.arrow("key")
     kinds, kind = coded(index, "image_kind")
     return [decode_image(reader.image(row), kinds[kind[row]], keys[row].as_py()) for row in rows]

@@ -171,3 +171,16 @@ def test_meaning_survives_json_and_bad_json_is_refused() -> None:
         parse_sets({"background": ["sky"]})
     with pytest.raises(ValueError, match="empty"):
         parse_sets({"background": []})
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
+def test_a_class_stands_for_a_label_that_is_this_class_alone(task: Task) -> None:
+    assert [task.sets[label] for label in task.labels] == [{number} for number in range(len(task.classes))]
+    kinds = [
+        next(kind for kind in ("arm", "object", "background", "hand") if kind in f"{name} hand")
+        for name in task.classes
+    ]
+    assert [task.kind_of(number) for number in range(len(task.classes))] == kinds
+    mirror = task.mirrored()
+    assert [task.labels[number] for number in mirror] == [MIRROR.get(label, label) for label in task.labels]
+    assert [mirror[number] for number in mirror] == list(range(len(task.classes)))

@@ -292,17 +292,17 @@ def test_a_jpeg_that_calls_itself_png_is_seen(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "split",
-    ["split = '^(train|valid|test)/'", "[split]\ntrain = '^train/'\nval = '^valid/'\ntest = '^test/'"],
+    ["split = '^(training|dev|testing)/'", "[split]\ntrain = '^training/'\nval = '^dev/'\ntest = '^testing/'"],
     ids=["pattern", "table"],
 )
 def test_a_split_of_ones_own(tmp_path: Path, split: str) -> None:
     labels = LABELS.replace(r"^(r\d+)_", "([^/]+)_")
     table = split.startswith("[")
-    make(tmp_path, ("train/a_1", "valid/b_1", "test/c_1"), labels + split if table else split + labels)
+    make(tmp_path, ("training/a_1", "dev/b_1", "testing/c_1"), labels + split if table else split + labels)
     source = Folder(tmp_path)
     records = source.scan().records
     rules = source.split_rules
-    assert [rules.official[record.subset] for record in records] == ["test", "train", "val"]
+    assert sorted(rules.official[record.subset] for record in records) == ["test", "train", "val"]
     assert {record.recording for record in records if record.subset in rules.clean_test} == {"c"}
     assert {record.recording for record in records if record.subset in rules.clean_val} == {"b"}
 

@@ -19,8 +19,10 @@ from PIL import Image
 from hodata.labels import TASKS, Label
 from hodata.shards.reader import ShardIndex
 from hotrain import checkpoint
-from hotrain.cli import cli
+from hotrain.annotate.inputs import find_frames
+from hotrain.cli import cli, main
 from hotrain.model import IMAGENET_MEAN, IMAGENET_STD, create_model
+from hotrain.progress import TerminalProgress, progress
 from hotrain.scoring.calibration import temperature_of
 from hotrain.scoring.figures import Figures
 
@@ -226,3 +228,21 @@ def test_masks_without_a_task_are_refused_with_the_cure(index: ShardIndex, tmp_p
     folder = write_masks(tmp_path / "masks", index, 1)
     result = call("eval", "--predictions", folder, index=index)
     assert result.exit_code == 1 and "say with --task" in str(result.exception)
+
+
+def test_names_move_no_cursor_and_are_no_markup(
+    opened: Callable[..., ShardIndex], run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`[bold]` is markup of rich and would not be shown; `[/]` ends what nobody began, which is an error of it."""
+    index = opened(Spec("a[bold]b\x1b[2J", "test", 3, group="g\x1b[31m[/]", size=(40, 32), kind="png"))
+    for command in (("eval", "--checkpoint", run_folder), ("compare", run_folder, run_folder)):
+        result = call(*command, index=index)
+        assert result.exit_code == 0, result.output
+        assert "a[bold]b" in result.stdout and "\x1b" not in result.output
+    progress("fit", 1).say("left out: \x1b[2J")
+    TerminalProgress("fit", 1).say("\x1b[3J")
+    with pytest.raises(SystemExit) as ended:
+        main(lambda: find_frames(["\x1b(B"]))
+    assert ended.value.code == 1
+    printed = capsys.readouterr().err
+    assert printed.splitlines() == ["left out: ?[2J", "?[3J", "error: ?(B: no such file or folder"]

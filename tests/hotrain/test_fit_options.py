@@ -22,7 +22,7 @@ from hotrain.cli import cli
 from hotrain.config import UNRECORDED, FitConfig, read_recipe
 from hotrain.errors import CheckpointError, Interrupted, TrainingError
 from hotrain.fit import fit
-from hotrain.learning.acceleration import Trained, place
+from hotrain.learning.acceleration import TrainingModel, place
 from hotrain.learning.averaging import Average
 from hotrain.learning.optimizer import create_optimizer, parameter_groups
 from hotrain.learning.selection import select
@@ -399,5 +399,5 @@ def test_options_that_no_run_can_have(mixed: ShardIndex, tmp_path: Path, change:
 
 def test_a_model_that_is_not_shared_or_compiled_is_called_as_it_is() -> None:
     model = create_model(MODEL, 3)
-    trained = Trained(model, torch.device("cpu"), "auto", False)
+    trained = TrainingModel(model, torch.device("cpu"), "auto", False)
     assert trained.forward is model and trained.parallel is model

@@ -12,10 +12,9 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
-from hotrain.cli import MODELS as CLI_MODELS
+from hotrain.config import MODELS
 from hotrain.errors import WeightsError
 from hotrain.model import (
-    MODELS,
     carry_over,
     create_model,
     last_layers,
@@ -26,10 +25,6 @@ from hotrain.model import (
 )
 
 SMALL = "lraspp_mobilenet_v3_large"
-
-
-def test_the_command_line_knows_the_same_models() -> None:
-    assert CLI_MODELS == MODELS
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "deeplabv3_resnet101"])

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from hodata.labels import Task
 from hotrain.annotate.inputs import Frame
-from hotrain.pictures import label_of_class
 
 
 @dataclass(frozen=True)
@@ -102,5 +101,5 @@ class Format(ABC):
 
     @property
     def labels(self) -> NDArray[np.uint8]:
-        """uint8 [P]: public class -> label id."""
-        return np.array([label_of_class(name) for name in self.task.public_classes], dtype=np.uint8)
+        """uint8 [K]: class -> label id."""
+        return np.array(self.task.labels, dtype=np.uint8)

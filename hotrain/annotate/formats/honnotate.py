@@ -10,17 +10,16 @@ Its config's `objLabel` is 1; `commonDS.segIndex` in its code says otherwise and
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hodata.labels import Task
 from hodata.shards.png import encode_mask
 from hotrain.annotate.components import trusted
 from hotrain.annotate.formats.base import Answer, Format, Options
 from hotrain.annotate.statistics import kind_masks
+from hotrain.pictures import png_bytes
 
 _OBJECT, _HAND = 1, 2
 _DEFAULT_CAMERA = "0"
@@ -46,13 +45,5 @@ class HOnnotate(Format):
         folder = "/".join(filter(None, (frame.sequence, "segmentation", frame.camera or _DEFAULT_CAMERA)))
         yield f"{folder}/raw_seg_results/{frame.stem}.png", encode_mask(ids)
         if self.options.visualise and answer.image is not None:
-            yield f"{folder}/visualization/{frame.stem}_image.png", _png(answer.image)
-            yield f"{folder}/visualization/{frame.stem}_prediction.png", _png(_COLORS[ids])
-
-
-def _png(picture: NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+            yield f"{folder}/visualization/{frame.stem}_image.png", png_bytes(answer.image)
+            yield f"{folder}/visualization/{frame.stem}_prediction.png", png_bytes(_COLORS[ids])

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from hodata.labels import color_table
 from hodata.report.draw import overlay
-from hotrain.annotate.files import replaced_when_complete
 from hotrain.annotate.formats.base import Answer, Finished, Format
-from hotrain.annotate.rle import decode
+from hotrain.annotate.rle import paint
 from hotrain.annotate.video import VideoReader, frame_rate, of_finished, write_video
-from hotrain.errors import FrameError
+from hotrain.errors import AnnotateError, FrameError
 
 _QUALITY = 90
 
@@ -43,18 +42,22 @@ class Overlay(Format):
                 videos.setdefault(done.frame.path, []).append(done)
         for path, shown in videos.items():
             folder = shown[0].frame.name.rpartition("/")[0]
-            with replaced_when_complete(out / "overlay" / f"{folder}.mp4") as partial:
-                numbers = [done.frame.number for done in shown]  # of --every N, less those that were rejected
-                step = min((after - this for this, after in pairwise(numbers)), default=1)
-                write_video(partial, self._pictures(path, shown), frame_rate(path) / step)
+            numbers = [done.frame.number for done in shown]  # of --every N, less those that were rejected
+            step = min((after - this for this, after in pairwise(numbers)), default=1)
+            try:
+                rate = frame_rate(path) / step
+            except FrameError as error:
+                raise AnnotateError(f"{path}: {error}; its overlay needs its frames once more") from error
+            write_video(out / "overlay" / f"{folder}.mp4", self._pictures(path, shown), rate)
 
     def _pictures(self, path: Path, shown: Sequence[Finished]) -> Iterator[NDArray[np.uint8]]:
         reader = VideoReader(path, of_finished(self.options.exif))
         for done, image in zip(shown, reader.read([done.frame.number for done in shown]), strict=True):
             if isinstance(image, FrameError):
                 continue
-            labels = np.zeros(image.shape[:2], dtype=np.uint8)
-            for name, rle in done.rle.items():
-                labels[decode(rle)] = self.labels[self.task.public_classes.index(name)]
+            try:
+                labels = paint(done.rle, self.task, image.shape[:2])
+            except FrameError:
+                continue
             yield overlay(image, labels, colors=color_table())
         reader.close()

@@ -10,7 +10,6 @@ from hodata.labels import COLORS
 from hodata.shards.png import encode_mask
 from hotrain.annotate.files import write_atomic
 from hotrain.annotate.formats.base import Answer, Finished, Format
-from hotrain.pictures import label_of_class
 
 
 class Png(Format):
@@ -20,7 +19,7 @@ class Png(Format):
         yield f"png/{answer.frame.name}.png", encode_mask(self.labels[answer.classes])
 
     def finish(self, out: Path, frames: Sequence[Finished]) -> None:
-        labels = [label_of_class(name) for name in self.task.public_classes]
+        labels = self.task.labels[: self.task.public]
         legend = {
             "extent": self.options.extent,
             "labels": [{"id": int(label), "name": label.label_name, "color": COLORS[label]} for label in labels],

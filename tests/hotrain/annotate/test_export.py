@@ -24,8 +24,10 @@ from hotrain import checkpoint, export
 from hotrain.cli import cli
 from hotrain.errors import CheckpointError, ExportError
 from hotrain.model import create_model
+from hotrain.network import stored_temperature
 from hotrain.onnx_network import OnnxNetwork
 from hotrain.predict import load_predictor
+from hotrain.scoring.calibration import COOLEST, HOTTEST
 
 _WITHOUT_TORCH = """
 import sys
@@ -156,6 +158,15 @@ def test_a_run_without_torch_is_refused_in_words(exported: tuple[Path, Path], tm
     assert done.returncode == 1 and "pip install" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_file_has_a_temperature_that_a_run_can_have() -> None:
+    for value in (COOLEST, 1, HOTTEST):
+        assert stored_temperature({"temperature": value}, "a.onnx") == value
+    assert stored_temperature({}, "a.onnx") == 1
+    for wrong in (COOLEST / 2, HOTTEST * 2, True, "1", None, float("nan")):
+        with pytest.raises(CheckpointError, match=f"a.onnx: temperature is .*from {COOLEST} to {HOTTEST}"):
+            stored_temperature({"temperature": wrong}, "a.onnx")
+
+
 def test_other_files_are_refused(exported: tuple[Path, Path], tmp_path: Path) -> None:
     import onnx
 
@@ -176,11 +187,17 @@ def test_a_file_that_answers_differently_is_not_written(
 ) -> None:
     """The export of other weights, as a faulty exporter would write it, is found out."""
 
-    def wrong(graph: Any, path: Path, facts: Any) -> None:
-        path.write_bytes(exported[1].read_bytes())
-
-    monkeypatch.setattr(export, "_write", wrong)
+    monkeypatch.setattr(export, "_exported", lambda graph, facts: exported[1].read_bytes())
     other = save_run(tmp_path / "other", "sides", 96)
     with pytest.raises(ExportError, match="answers differently"):
         export.export_onnx(checkpoint.find(other), tmp_path / "model.onnx")
-    assert list(tmp_path.glob("*onnx*")) == [] and list(tmp_path.glob(".*partial")) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def test_a_file_that_cannot_be_written_is_named(
+    exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "_exported", lambda graph, facts: exported[1].read_bytes())
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ExportError, match="cannot be written"):
+        export.export_onnx(checkpoint.find(exported[0]), tmp_path / "file" / "model.onnx")

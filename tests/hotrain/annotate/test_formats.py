@@ -187,6 +187,26 @@ def test_overlay_of_a_video_is_a_video(tmp_path: Path) -> None:
         assert np.abs(frame[..., ::-1].astype(int) - image).sum(2)[object_].mean() > 60
 
 
+def test_a_video_that_is_gone_is_named_and_not_its_overlay(tmp_path: Path) -> None:
+    from fractions import Fraction
+
+    from hotrain.annotate.formats.base import Finished, Options
+    from hotrain.annotate.formats.overlay import Overlay
+    from hotrain.annotate.inputs import Frame
+    from hotrain.annotate.video import write_video
+
+    source = tmp_path / "clip.mp4"
+    write_video(source, iter([scene(0)[0]]), Fraction(10))
+    done = Finished(Frame("clip/000000", "", "clip", "000000", source, 0), {}, {}, None)
+    form = Overlay(ColorNetwork().task, Options())
+    form.finish(tmp_path / "out", [done])
+    for damage in (lambda: source.write_text("no video"), source.unlink):
+        damage()
+        with pytest.raises(AnnotateError, match=r"clip\.mp4: cannot be read as a video") as error:
+            form.finish(tmp_path / "out", [done])
+        assert "cannot be written" not in str(error.value) and str(tmp_path / "out") not in str(error.value)
+
+
 def test_labels_are_what_the_folder_source_reads(tmp_path: Path) -> None:
     """The masks of format png, with a labels.toml that lists the legend, are a dataset."""
     from hodata.sources.folder import Folder

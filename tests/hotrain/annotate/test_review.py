@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import http.client
+import io
 import json
 import re
 import threading
@@ -20,6 +23,7 @@ from test_api import save_run
 
 from hodata.cli import cli as hodata_cli
 from hodata.labels import TASKS
+from hodata.report.html import head
 from hodata.shards.reader import ShardIndex
 from hotrain.annotate.apply import apply_review
 from hotrain.annotate.inputs import find_frames
@@ -121,6 +125,22 @@ def test_names_of_frames_are_never_markup(annotated: Path) -> None:
     page = write_page(annotated)
     assert f"seq/rgb/1/{HOSTILE}" in shown(page)
     assert "<!--" not in page.read_text() and "onerror=alert(1)>" in page.read_text()
+
+
+def test_the_page_may_run_its_own_script_and_talk_to_its_own_server_alone(annotated: Path) -> None:
+    page = write_page(annotated).read_text()
+    (policy,) = re.findall('http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    (script,) = re.findall("<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert dict(part.strip().split(" ", 1) for part in policy.split(";")) == {
+        "default-src": "'none'",
+        "img-src": "data:",
+        "style-src": "'unsafe-inline'",
+        "script-src": f"'sha256-{digest}'",
+        "connect-src": "'self'",
+    }
+    assert page.startswith("<!doctype html>") and page.count("<title>") == page.count("<header>") == 1
+    assert "connect-src" not in head("another page", "", script)
 
 
 def test_opened_as_a_file_it_offers_a_download(annotated: Path, tmp_path: Path) -> None:
@@ -274,6 +294,28 @@ def test_a_second_look_that_fails_takes_nothing_back(annotated: Path, tmp_path: 
     found = rows(annotated)
     assert found["seq/rgb/0/1"] == before["seq/rgb/0/1"] and (annotated / "png/seq/rgb/0/1.png").exists()
     assert found["seq/rgb/0/2"]["status"] == "rejected"
+
+
+def test_an_image_of_another_size_is_named_and_can_be_judged_again(annotated: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "in/seq/rgb/0/1.png", scene(1, (80, 60))[0])
+    said: list[str] = []
+    page = write_page(annotated, say=said.append).read_text()
+    assert said == [
+        "seq/rgb/0/1: is 80x60 now, and was 64x48 when it was annotated; judge it `again` (hatched on the page)"
+    ]
+    (entry,) = [
+        entry
+        for entry in json.loads(page.split('id="data">')[1].split("</script>")[0])["frames"]
+        if entry["name"] == "seq/rgb/0/1"
+    ]
+    layer = np.asarray(Image.open(io.BytesIO(base64.b64decode(entry["mask"].partition(",")[2]))))
+    assert layer.shape == (60, 80, 4) and set(np.unique(layer[..., 3])) == {90, 200}  # void everywhere
+    with pytest.raises(AnnotateError, match=r"0/1.png: is 80x60 now, and was 64x48 .* judge it `again`"):
+        apply_review(annotated, review_of(annotated, f00="accept", f01="accept"), None)
+    assert not (annotated / "accepted").exists()
+    done = apply_review(annotated, review_of(annotated, f00="accept", f01="again"), ColorNetwork())
+    assert (done.accepted, done.again, done.broken) == (1, 1, 0)
+    assert Image.open(annotated / "png/seq/rgb/0/1.png").size == (80, 60)
 
 
 def test_verdicts_on_other_masks_are_put_aside(annotated: Path, tmp_path: Path) -> None:

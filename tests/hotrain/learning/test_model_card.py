@@ -21,12 +21,12 @@ from hodata.labels import MEANINGS, Label
 from hodata.shards.reader import ShardIndex
 from hodata.sources.folder import Folder
 from hotrain import checkpoint
-from hotrain.config import FitConfig
+from hotrain.config import MODELS, FitConfig
 from hotrain.fit import fit
 from hotrain.input_rule import InputRule
 from hotrain.learning.card_facts import STRIDES, dataset_words, hand_sizes
 from hotrain.learning.model_card import CARD, CardDataset, CardFacts, CardScore, CardSource, model_card, text
-from hotrain.model import MODELS, create_model
+from hotrain.model import create_model
 
 READER = MarkdownIt("commonmark").enable("table")
 MODEL = "lraspp_mobilenet_v3_large"

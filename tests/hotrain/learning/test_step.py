@@ -128,6 +128,6 @@ def test_a_loss_is_told_one_step_later_and_is_refused_with_its_own_samples(
     assert np.isfinite(first)
     with pytest.raises(TrainingError, match="the loss is nan at position 4") as caught:
         step.take(parts[2:], 8, Flags())
-    keys = mixed.table.column("key").take(parts[1]["row"].tolist()).to_pylist()
+    keys = mixed.arrow("key").take(parts[1]["row"].tolist()).to_pylist()
     assert str(caught.value).endswith(f"samples of this step: {', '.join(keys)}")
     assert step.settle() == []
