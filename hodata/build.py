@@ -76,7 +76,8 @@ def build(
         folder: output folder; made if missing. Files of other names in it are left alone.
         options: see `BuildOptions`.
         plan: from `make_plan`, if it was already made.
-        executor: where shards are converted; by default `options.workers` processes.
+        executor: where shards are converted; by default `options.workers` processes. What it raises itself, as where
+            one of its workers died, is raised as it is.
         progress: called with (samples done, samples in all).
 
     Raises:

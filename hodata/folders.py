@@ -7,9 +7,13 @@ from pathlib import Path
 
 from hodata.errors import SourceError
 
+_SYSTEM = {"lost+found", "System Volume Information", "$RECYCLE.BIN"}  # of disks, closed to people
+
 
 def files_below(folder: Path, suffixes: tuple[str, ...], without: Path | None = None) -> list[Path]:
-    """Files in `folder` and its subfolders with one of the suffixes, sorted; hidden files and folders are skipped.
+    """Files in `folder` and its subfolders with one of the suffixes, sorted.
+
+    Hidden files and folders, and those of the disk itself, are skipped.
 
     Links to folders are followed. Each folder is listed once: by its own name, or by a link's where it lies elsewhere.
     A link to a file that is gone counts as a file, so that whoever reads it can say so.
@@ -27,16 +31,17 @@ def files_below(folder: Path, suffixes: tuple[str, ...], without: Path | None = 
         raise SourceError(f"{error.filename}: cannot be read ({error.strerror}); what lies in it would be missing")
 
     found: list[Path] = []
-    seen = {without.resolve()} if without is not None else set()
+    barred = without.resolve() if without is not None else None
+    seen: set[Path] = set()
     links = [folder] if folder.is_dir() else []
     while links:
         for here, folders, files in os.walk(links.pop(0), onerror=refuse):
             place = Path(here).resolve()
-            if place in seen:
+            if place in seen or (barred is not None and place.is_relative_to(barred)):
                 folders.clear()
                 continue
             seen.add(place)
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SYSTEM)
             links += [Path(here) / name for name in folders if (Path(here) / name).is_symlink()]
             paths = (Path(here) / name for name in files if not name.startswith("."))
             found += [path for path in paths if path.suffix.lower() in suffixes and _is_file(path)]

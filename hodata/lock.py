@@ -6,8 +6,22 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
+from weakref import WeakSet
 
 from hodata.errors import HodataError
+
+_held: WeakSet[IO[str]] = WeakSet()
+
+
+def _let_go() -> None:
+    """In a forked child, which would hold its parent's locks on for a while when that is killed."""
+    for file in list(_held):
+        file.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 @contextmanager
@@ -27,8 +41,7 @@ def only_one(path: Path, refusal: HodataError) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The last holder removes the file: a lock on a removed one keeps nobody out.
             held = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
-            # Forked children would hold it on for a while when this process is killed.
-            os.register_at_fork(after_in_child=file.close)
+            _held.add(file)
         except (BlockingIOError, FileNotFoundError):
             held = False
         except (OSError, ModuleNotFoundError):

@@ -176,7 +176,7 @@ def load_mano(path: Path | str, side: str = "right", *, mend_left: bool = True) 
     return _load(path, side, mend_left, facts.st_mtime_ns)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)  # a left hand takes up to three
 def _load(path: Path, side: str, mend_left: bool, changed: int) -> ManoModel:
     try:
         data = load_pickle(path.read_bytes(), str(path), model=True)

@@ -192,7 +192,7 @@ class ShardIndex:
 class SampleReader:
     """Positional reads by row number, checked by crc32, from any number of threads.
 
-    Holds no state but open files, of which it keeps those that were read last.
+    Holds no state but open files, of which it keeps those that were read last, and which shards are damaged.
     """
 
     def __init__(self, index: ShardIndex) -> None:
@@ -208,7 +208,7 @@ class SampleReader:
 
     def _begin(self) -> None:
         self._files: dict[int, _OpenFile] = {}
-        self._damaged: set[int] = set()  # shards in which trying again has not helped
+        self._damaged: set[int] = set()  # shards whose bytes are wrong at every try
         self._lock = Lock()
         self._process = os.getpid()
 
@@ -245,8 +245,9 @@ class SampleReader:
             time.sleep(pause)
         try:
             return self._read_once(member, row)
-        except ShardError:
-            self._damaged.add(number)  # one that was cut off has thousands of such samples, at a second each
+        except ShardError as error:
+            if not isinstance(error.__cause__, OSError):
+                self._damaged.add(number)  # one that was cut off has thousands of such samples, at a second each
             raise
 
     def _read_once(self, member: str, row: int) -> bytes:

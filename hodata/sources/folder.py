@@ -80,10 +80,13 @@ class Folder(Source):
             SourceError: nothing can be used; the message gives the first reasons.
         """
         images, masks = self.root / IMAGES, self.root / MASKS
-        found = pair_by_stem(
-            self.root, (images, files_below(images, IMAGE_SUFFIXES)), (masks, files_below(masks, _MASK_SUFFIXES))
-        )
+        listed = files_below(images, IMAGE_SUFFIXES), files_below(masks, _MASK_SUFFIXES)
+        gone = {path for files in listed for path in files if not path.exists()}
+        pictures, drawn = ([path for path in files if path not in gone] for files in listed)
+        found = pair_by_stem(self.root, (images, pictures), (masks, drawn))
         scan = Scan([], left_out=found.left_out)
+        for path in gone:
+            scan.left_out.append(LeftOut(path.relative_to(self.root).as_posix(), "is a link to a file that is gone"))
         for pair in found.pairs:
             self._add(scan, pair)
         keep_one_kind(scan)

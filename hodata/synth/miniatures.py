@@ -18,6 +18,7 @@ from hodata.processes import spawned
 
 SOURCES = ("freihand", "egohos", "egohands", "ho3d", "ho3d_v2", "mano", "ycb")
 _COST = {"egohands": 10, "ho3d": 4, "ho3d_v2": 4}  # of a picture, roughly
+_DESKTOP = {".DS_Store", "Thumbs.db"}  # what file managers leave in a folder that was opened
 MARKER = "SYNTHETIC.json"  # says that a folder was made here, how, and what is in it
 
 
@@ -81,7 +82,10 @@ def write_miniatures(
                     folder.mkdir()
                 report = _draw(plans, partial, frames, seed, workers, progress)
                 for name in names:
-                    _put(partial[name], out / name)
+                    try:
+                        _put(partial[name], out / name)
+                    except HodataError as error:
+                        raise HodataError(f"{error}" + (f" ({', '.join(new)}: new there)" if new else "")) from error
                     new.append(name)
                     if _aside(out / name).exists():
                         shutil.rmtree(_aside(out / name))
@@ -211,14 +215,15 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _files_in(folder: Path) -> Iterator[tuple[str, int]]:
-    """Name and bytes of every file and link below a folder."""
+    """Name and bytes of every file and link below a folder, but for what file managers leave."""
 
     def refuse(error: OSError) -> None:
         raise error
 
     for here, folders, files in os.walk(folder, onerror=refuse):
         folders.sort()
-        for name in sorted([*files, *(name for name in folders if (Path(here) / name).is_symlink())]):
+        links = [name for name in folders if (Path(here) / name).is_symlink()]
+        for name in sorted({*files, *links} - _DESKTOP):
             path = Path(here) / name
             yield path.relative_to(folder).as_posix(), path.lstat().st_size
 

@@ -50,3 +50,15 @@ def test_a_durable_file_is_on_the_disk_before_it_has_its_name(
     with replacing(tmp_path / "file", durable=durable) as temporary:
         temporary.write_text("new")
     assert done == ["sync", "rename"][not durable :]
+
+
+def test_links_stay_and_pipes_and_devices_are_written_to(tmp_path: Path) -> None:
+    (tmp_path / "place").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "place" / "file")
+    for content in ("new", "newer"):
+        with replacing(tmp_path / "link") as temporary:
+            temporary.write_text(content)
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "place" / "file").read_text() == content
+    with replacing(Path(os.devnull)) as temporary:
+        temporary.write_text("nothing")
+    assert Path(os.devnull).is_char_device()

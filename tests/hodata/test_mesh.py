@@ -93,6 +93,18 @@ def test_an_obj_equals_what_trimesh_reads_of_triangles(tmp_path: Path) -> None:
     assert sorted(ours.tolist()) == sorted(theirs.tolist())
 
 
+def test_corners_on_a_straight_edge_are_no_dents(tmp_path: Path) -> None:
+    """Files round to micrometres, and a fan's sliver there may point anywhere."""
+    rng = np.random.default_rng(3)
+    for number in range(40):
+        turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+        square = 0.05 * np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]) @ turn.T
+        corners = np.insert(square, 1 + number % 4, (square + np.roll(square, -1, 0))[number % 4] / 2, axis=0)
+        lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in corners]
+        (tmp_path / f"{number}.obj").write_text("\n".join([*lines, "f 1 2 3 4 5", "f 1 2"]) + "\n")
+        assert len(read_mesh(tmp_path / f"{number}.obj").faces) == 3  # a line is no face
+
+
 def test_polygons_are_fans_and_concave_ones_are_refused(tmp_path: Path) -> None:
     angles = np.linspace(0, 2 * np.pi, 8, endpoint=False)
     ring = "".join(f"v {np.cos(a):.6f} {np.sin(a):.6f} 0.5\n" for a in angles)

@@ -247,15 +247,16 @@ def test_a_link_takes_nobody_s_name(tmp_path: Path) -> None:
     assert not scan.left_out
 
 
-def test_an_image_whose_link_leads_nowhere_is_damaged_not_missed(tmp_path: Path) -> None:
+def test_a_link_that_leads_nowhere_is_left_out_and_told(tmp_path: Path) -> None:
     make(tmp_path, ("r1_1", "r2_1"), LABELS.replace("^", ""))
     (tmp_path / "images" / "r1_1.jpg").unlink()
     (tmp_path / "images" / "r1_1.jpg").symlink_to(tmp_path / "gone.jpg")
-    source = Folder(tmp_path)
-    first, second = source.scan().records
-    source.load(second)
-    with pytest.raises(SampleError, match=r"r1_1\.jpg"):
-        source.load(first)
+    (tmp_path / "images" / "r2_1.jpeg").symlink_to(tmp_path / "gone.jpg")  # and takes the place of no picture
+    scan = Folder(tmp_path).scan()
+    assert [record.image for record in scan.records] == ["images/r2_1.jpg"]
+    left_out = {item.what: item.why for item in scan.left_out}
+    assert left_out.pop("masks/r1_1.png").startswith("no image named")
+    assert left_out == dict.fromkeys(("images/r1_1.jpg", "images/r2_1.jpeg"), "is a link to a file that is gone")
 
 
 def test_folders_behind_links_are_read_and_closed_ones_are_told(

@@ -69,6 +69,8 @@ def test_errors_that_pass_are_no_damage(
     else:
         assert reader.image(2) == whole
     assert pauses == [1.0, 2.0, 3.0][:times] and len(opened) == 1 + len(pauses)
+    failures.append(OSError(number, os.strerror(number)))  # an outage says nothing of the shard
+    assert reader.image(2) == whole and len(pauses) == min(times, 3) + 1
 
 
 @pytest.mark.parametrize("how", ["wrong", "cut"])

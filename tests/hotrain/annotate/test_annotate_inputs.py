@@ -142,6 +142,12 @@ def test_a_closed_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         names(tmp_path / "in")
 
 
+def test_what_disks_keep_for_themselves_is_no_input(tmp_path: Path) -> None:
+    write_frames(tmp_path / "in" / "run", 1)
+    write_frames(tmp_path / "in" / "lost+found", 1)
+    assert names(tmp_path / "in") == ["run/0"]
+
+
 def test_a_tree_s_masks_may_lie_in_the_tree(tmp_path: Path) -> None:
     write_frames(tmp_path / "rgb" / "cam", 1)
     assert names(tmp_path, out=tmp_path) == ["rgb/cam/0"]
@@ -150,6 +156,7 @@ def test_a_tree_s_masks_may_lie_in_the_tree(tmp_path: Path) -> None:
 def test_the_output_folder_is_no_input(tmp_path: Path) -> None:
     write_frames(tmp_path / "in", 1)
     write_frames(tmp_path / "in" / "out" / "png", 1)
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "in" / "out" / "png", target_is_directory=True)
     assert names(tmp_path / "in", out=tmp_path / "in" / "out") == ["0"]
     with pytest.raises(AnnotateError, match="is the input folder itself"):
         names(tmp_path / "in", out=tmp_path / "in")
