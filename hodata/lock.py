@@ -52,4 +52,5 @@ def only_one(path: Path, refusal: HodataError) -> Iterator[None]:
             yield
         finally:
             with suppress(OSError):  # Windows removes no open file
-                path.unlink(missing_ok=True)
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):  # not one that came in its place
+                    path.unlink()

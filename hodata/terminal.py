@@ -19,7 +19,8 @@ def plain(text: str) -> str:
 
 
 def print_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """In ASCII: any terminal and any pipe takes it, and nothing in a name moves a cursor."""
+    click.echo(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))
 
 
 def print_left_out(left_out: Sequence[tuple[str, str]], notes: Sequence[str], rest: str) -> None:

@@ -89,7 +89,10 @@ def only_writer(run: Path) -> Iterator[None]:
     Raises:
         CheckpointError: another process writes there, or it cannot be written.
     """
-    busy = f"{run}: another `hotrain fit` is writing here; wait until it has ended, or give another --out"
+    busy = (
+        f"{run}: another `hotrain fit` is writing here; wait until it has ended, or give another --out (if its node "
+        f"has crashed, a network disk may still hold its lock: delete {run / '.lock'})"
+    )
     if int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "RANK" not in os.environ:
         busy += (
             f". SLURM_NTASKS is {os.environ['SLURM_NTASKS']}: if srun has started as many, each is a run of its own; "
@@ -98,8 +101,8 @@ def only_writer(run: Path) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             if not run.exists():
-                run.mkdir(parents=True)
                 stack.callback(_remove_if_empty, run)
+                run.mkdir(parents=True, exist_ok=True)
             stack.enter_context(only_one(run / ".lock", CheckpointError(busy)))
         except OSError as error:
             raise CheckpointError(f"{run}: cannot be written ({error.strerror or error})") from error

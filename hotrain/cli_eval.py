@@ -318,12 +318,10 @@ def calibrate(
 
 @contextmanager
 def _device_group(device: str) -> Iterator[torch.device]:
-    from hotrain.distributed import join_group, leave_group
+    from hotrain.distributed import process_group
 
-    try:
-        yield join_group(device)
-    finally:
-        leave_group()
+    with process_group(device) as place:
+        yield place
 
 
 def _score(model: ScoredModel, index: ShardIndex, extent: str, batch_size: int, tally: Tally | None = None) -> Report:

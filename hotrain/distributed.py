@@ -83,7 +83,7 @@ def require_same(facts: Mapping[str, Any]) -> None:
     for name in facts:
         owners: dict[str, list[str]] = {}
         for number, (node, own) in enumerate(everyone):
-            owners.setdefault(repr(own[name]), []).append(f"{number} ({node})")
+            owners.setdefault(repr(_rounded(own[name])), []).append(f"{number} ({node})")
         if len(owners) > 1:
             each = ", ".join(f"{value} on rank {', '.join(ranks)}" for value, ranks in owners.items())
             raise TrainingError(
@@ -91,6 +91,15 @@ def require_same(facts: Mapping[str, Any]) -> None:
                 "run's folder: copy what differs again, or use a disk that all nodes see; where its listing lags "
                 "behind, start again"
             )
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to 12 digits: the last ones differ between processors."""
+    if isinstance(value, float):
+        return float(f"{value:.12g}")
+    if isinstance(value, Mapping):
+        return {name: _rounded(one) for name, one in value.items()}
+    return [_rounded(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def barrier() -> None:
@@ -175,7 +184,7 @@ def _end_now(error: BaseException) -> NoReturn:
     """Say why, and end this process without Python's own clean-up, which leaves the group too."""
     words = in_words(error) if isinstance(error, Exception) else None
     told = words or "".join(traceback.format_exception(error)).rstrip()
-    print(f"error (rank {os.environ.get('RANK')}): {told}", file=sys.stderr, flush=True)
+    print(f"error (rank {os.environ.get('RANK')}): {plain(told)}", file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(getattr(error, "exit_code", 1))
 

@@ -178,7 +178,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
                     if _keep_best(run, position, result, measure, chores):
                         with chores.one("the model card"):
                             write_card(checkpoint.find(run), selection)
-                    _show(run, position, selection, predictor, task, result, log, bar, skip, chores)
+                    _show(run, position, selection, predictor, task, config.extent, result, log, bar, skip, chores)
             if number == steps:
                 break
 
@@ -332,7 +332,7 @@ def _calibrate_best(
 
 
 class _Chores:
-    """What is done beside training: a disk that refuses it costs that, not the run. Saving is none of them."""
+    """What is done beside training: where it fails, it costs that, not the run. Saving is none of them."""
 
     def __init__(self) -> None:
         self.say: Callable[[str], None] = lambda text: None
@@ -340,12 +340,10 @@ class _Chores:
 
     @contextmanager
     def one(self, what: str) -> Iterator[None]:
-        """A block that may end with an OSError, or with one in words: said the first time that `what` has one."""
+        """A block that may fail: the disk, or shards that were changed meanwhile. Said the first time."""
         try:
             yield
         except (OSError, HodataError) as error:
-            if not isinstance(error, OSError) and not isinstance(error.__cause__, OSError):
-                raise
             if what not in self._failed:
                 self.say(f"warning: {what}: {error}; training goes on without")
             self._failed.add(what)
@@ -382,6 +380,7 @@ def _show(
     selection: Selection,
     predictor: NetworkPredictor,
     task: Task,
+    extent: str,
     result: Report | None,
     log: RunLog,
     bar: Progress,
@@ -400,7 +399,7 @@ def _show(
         title += f" (extent {pooled.extent}): {listed}"
         bar.say(f"validation at {position}: {listed}  accuracy {figure_text(pooled.accuracy)} (extent {pooled.extent})")
     chosen = spread_rows(selection.index, rows, _PREVIEWS)
-    extents = result.extents if result else {}
+    extents = result.extents if result else dict.fromkeys(selection.rows, extent)
     sheet = example_sheet(selection.index, chosen, predictor, task, title, extents, skip_damaged=skip_damaged)
     with chores.one("the preview"):
         save_picture(sheet, run / "previews" / f"{position:010d}.png")

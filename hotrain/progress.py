@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from hotrain.scoring.metrics import figure_text
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch.utils.tensorboard.writer import SummaryWriter
 
 
 class Progress:
@@ -146,7 +147,7 @@ class FileLog(RunLog):
     """
 
     def __init__(self, run: Path, start: int) -> None:
-        from torch.utils.tensorboard.writer import SummaryWriter
+        from torch.utils.tensorboard.writer import SummaryWriter as Board
 
         self._path = run / "log.jsonl"
         kept = [entry for entry in read_log(run) if entry["position"] <= start] if start else []
@@ -154,27 +155,43 @@ class FileLog(RunLog):
             run.mkdir(parents=True, exist_ok=True)
             with replacing(self._path) as temporary:  # a full disk leaves what was there
                 temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
-            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=start or None)
+            self._board: SummaryWriter | None = Board(str(run / "tensorboard"), purge_step=start or None)
         except OSError as error:
-            raise TrainingError(
-                f"{run}: the log cannot be written ({error.strerror or error}); is the disk full? Make room, and go on "
-                "with --resume"
-            ) from error
+            again = "go on with --resume" if start else "start again"
+            why = f"the log cannot be written ({error.strerror or error}); is the disk full?"
+            raise TrainingError(f"{run}: {why} Make room, and {again}") from error
+        self._torn = False
 
     def scalars(self, position: int, kind: str, figures: Mapping[str, float | None]) -> None:
         entry: dict[str, Any] = {"position": position, "kind": kind, **figures}
+        line = "\n" * self._torn + json.dumps(entry) + "\n"  # half of one may stand there
+        self._torn = True
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-        for name, value in figures.items():
-            if value is not None:
-                self._board.add_scalar(f"{kind}/{name}", value, position)
+            file.write(line)
+        self._torn = False
+        with self._on_board() as board:
+            for name, value in figures.items():
+                if board is not None and value is not None:
+                    board.add_scalar(f"{kind}/{name}", value, position)
 
     def picture(self, position: int, name: str, image: NDArray[np.uint8]) -> None:
-        self._board.add_image(name, image, position, dataformats="HWC")
+        with self._on_board() as board:
+            if board is not None:
+                board.add_image(name, image, position, dataformats="HWC")
 
     def close(self) -> None:
-        with suppress(OSError):  # a disk that is full: who wrote last was told
-            self._board.close()
+        with suppress(OSError), self._on_board() as board:  # a disk that is full: who wrote last was told
+            if board is not None:
+                board.close()
+
+    @contextmanager
+    def _on_board(self) -> Iterator[SummaryWriter | None]:
+        """TensorBoard's writer, until it fails: its thread would raise the same error ever after."""
+        try:
+            yield self._board
+        except OSError:
+            self._board = None
+            raise
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:

@@ -251,12 +251,14 @@ def prefetch_factor(batch_bytes: int, workers: int, held: int, ranks: int, memor
         return 4
     room = os.statvfs(memory)
     free = room.f_bavail * room.f_frsize
-    factor = min((free // (ranks * batch_bytes) - held) // workers, 4)
+    in_use = -(-held // workers)  # of each worker: slots are dealt out evenly
+    factor = min(free // (ranks * batch_bytes) // workers - in_use, 4)
     if factor < 1:
         raise TrainingError(
-            f"{memory} has {free / 1e6:.0f} MB free; {workers} loading processes for each of {ranks} GPUs, with "
-            f"batches of {batch_bytes / 1e6:.0f} MB, need {ranks * batch_bytes * (workers + held) / 1e6:.0f} MB. Start "
-            "the container with a larger --shm-size, or use fewer --workers or a smaller --batch-size or --crop"
+            f"{memory} has {free / 1e6:.0f} MB free; {workers} loading processes for each of {ranks} GPUs, or "
+            f"runs, with batches of {batch_bytes / 1e6:.0f} MB, need "
+            f"{ranks * batch_bytes * workers * (1 + in_use) / 1e6:.0f} MB. Start the container with a larger "
+            "--shm-size, or use fewer --workers or a smaller --batch-size or --crop"
         )
     return int(factor)
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -90,6 +91,7 @@ def main(arguments: Sequence[str]) -> int:
     if min(options.images, options.seeds, options.jobs, options.batch) < 1:
         parser.error("--images, --seeds, --jobs and --batch are 1 or more")
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it ends its runs
     busy = CompareError(f"{options.out}: another comparison is at work there; wait for it, or give another --out")
     try:
         options.out.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hodata.errors import HodataError
+from hotrain.checkpoint import only_writer
 from hotrain.config import FitConfig, read_recipe
 
 COMMAND = (sys.executable, "-m", "hotrain.cli")
@@ -101,6 +102,8 @@ def train(jobs: Sequence[Job], at_once: int, say: Callable[[str], None] = print)
 def _start(job: Job, threads: int) -> subprocess.Popen[bytes]:
     resume = ["--resume"] if _begun(job) else []
     if not resume:
+        with only_writer(job.folder):  # one whose comparison was killed may go on alone
+            pass
         shutil.rmtree(job.folder, ignore_errors=True)
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     _write(job, finished=False)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+import hodata
 import hotrain
 from compare.data import Drawn
 from compare.truth import FullTruth, kinds_seen
@@ -96,9 +97,16 @@ def stamp_of(weights: Path, data: str) -> str:
 
 
 def _counting_code() -> list[Path]:
-    package, own = Path(hotrain.__file__).parent, Path(__file__).parent
-    modules = [package / f"{name}.py" for name in ("evaluate", "predict", "input_rule", "model")]
-    return [*modules, *sorted((package / "scoring").glob("*.py")), own / "score.py", own / "truth.py"]
+    here = {"hodata": hodata, "hotrain": hotrain}
+    names = (
+        *("hodata/labels", "hodata/shards/png", "hotrain/evaluate", "hotrain/predict", "hotrain/input_rule"),
+        *("hotrain/model", "hotrain/learning/augment", "hotrain/loading/data", "hotrain/scoring/boundary"),
+        *("hotrain/scoring/figures", "hotrain/scoring/hand_regions", "hotrain/scoring/metrics"),
+        "hotrain/scoring/sample_counts",
+    )
+    parts = [name.split("/", 1) for name in names]
+    modules = [Path(here[package].__file__).parent / f"{rest}.py" for package, rest in parts]
+    return [*modules, *(Path(__file__).with_name(name) for name in ("score.py", "truth.py"))]
 
 
 def _stamp_in(path: Path) -> str:

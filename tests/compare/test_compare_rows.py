@@ -151,7 +151,7 @@ def test_a_run_without_a_best_checkpoint_cannot_be_tuned_by(tmp_path: Path) -> N
 
 
 def test_miniatures_of_another_seed_are_refused(tmp_path: Path) -> None:
-    facts = {"scene_version": SCENE_VERSION, "frames": 20, "seed": 1}
+    facts = {"scene_version": SCENE_VERSION, "frames": 20, "seed": 1, "files": {}}
     for source in SOURCES:
         (tmp_path / source).mkdir()
         (tmp_path / source / "SYNTHETIC.json").write_text(json.dumps(facts))

@@ -22,7 +22,7 @@ from hotrain.annotate.video import write_video
 from hotrain.errors import AnnotateError, CheckpointError, TrainingError
 from hotrain.learning import card_facts
 from hotrain.pictures import save_picture
-from hotrain.progress import FileLog
+from hotrain.progress import FileLog, read_log
 from hotrain.scoring.calibration import Calibration, Reliability, write_calibration
 
 PICTURE = np.zeros((4, 4, 3), np.uint8)
@@ -85,4 +85,23 @@ def test_a_line_of_the_log(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):  # `fit` says it and goes on
         log.scalars(4, "train", {"loss": 1.0})
+    (tmp_path / "log.jsonl").unlink()
+    (tmp_path / "log.jsonl").write_text('{"position": 4, "ki')  # what the disk had room for
+    log.scalars(8, "train", {"loss": 0.5})
+    assert [entry["position"] for entry in read_log(tmp_path)] == [8]
+    log.close()
+
+
+def test_a_board_that_fails_is_asked_no_more(tmp_path: Path) -> None:
+    class Full:
+        def add_scalar(self, *_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    log = FileLog(tmp_path, 0)
+    log.close()
+    log._board = Full()  # type: ignore[assignment]
+    with pytest.raises(OSError, match="No space left"):
+        log.scalars(4, "train", {"loss": 1.0})
+    log.scalars(8, "train", {"loss": 0.5})
+    assert [entry["position"] for entry in read_log(tmp_path)] == [4, 8]
     log.close()

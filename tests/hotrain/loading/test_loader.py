@@ -142,6 +142,8 @@ def test_batches_waiting_fit_into_shared_memory(monkeypatch: pytest.MonkeyPatch,
     assert [prefetch_factor(megabytes * 10**6, 2, 2, 8, tmp_path) for megabytes in (1, 2)] == [3, 1]
     with pytest.raises(TrainingError, match=r"for each of 8 GPUs.*3 MB, need 96 MB"):
         prefetch_factor(3 * 10**6, 2, 2, 8, tmp_path)
+    with pytest.raises(TrainingError, match=r"need 128 MB"):  # slots are dealt out: 8 workers have 16
+        prefetch_factor(10**6 * 4, 8, 2, 2, tmp_path)
     assert prefetch_factor(10**9, 9, 1, 2, tmp_path / "no such folder") == 4
 
 
