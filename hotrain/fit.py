@@ -84,17 +84,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
 
     start = begin(config, task, before)
     facts = _facts(config, task, selection, start, data)
-    number = 0
-    if before:
-        before.require(**{name: facts[name] for name in _MUST_AGREE})
-        if "row_order" in before.facts or sorted(selection.index.shards) != selection.index.shards:
-            before.require(row_order=facts["row_order"])  # not known of runs begun when rows were numbered by path
-        number = before.position // config.batch_size
-        if number > steps:
-            raise CheckpointError(
-                f"{run}: is at sample {before.position}, beyond the {steps * config.batch_size} of --epochs "
-                f"{config.epochs:g}; give more epochs"
-            )
+    number = _first_step(before, facts, selection, config, steps) if before else 0
 
     skip = config.on_corrupt == "skip"
     tally = Tally(config.max_corrupt, before.facts.get("damaged") if before else None)
@@ -113,15 +103,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
     model = place(start.model, device, config.sync_batchnorm)
     average = Average(model, config.ema, number, before.weights() if before else None) if config.ema else None
     scored_model = average.module if average else model
-    decay = OPTIMIZERS[config.optimizer].weight_decay if config.weight_decay is None else config.weight_decay
-    groups = parameter_groups(model, start.lr, start.body_factor, decay)
-    peaks = [float(group["lr"]) for group in groups]
-    optimizer = create_optimizer(config.optimizer, groups)
-    if before:
-        decays = [group["weight_decay"] for group in optimizer.param_groups]
-        optimizer.load_state_dict(before.optimizer())
-        for group, decay_now in zip(optimizer.param_groups, decays, strict=True):  # it brings its own
-            group["weight_decay"] = decay_now
+    optimizer, peaks = _optimizer(config, start, model, before)
     measure = {"extent": config.extent, "samples": selection.index.data_hash(selection.val_rows)}
     # The last moment: a step joins the GPUs, and one that waits for another there says nothing.
     require_same(
@@ -228,6 +210,42 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
             with chores.one("the model card"):
                 write_card(checkpoint.find(run), selection)
     barrier()
+
+
+def _first_step(
+    before: checkpoint.Checkpoint, facts: Mapping[str, Any], selection: Selection, config: FitConfig, steps: int
+) -> int:
+    """The step with which a run goes on.
+
+    Raises:
+        CheckpointError: it was begun with other options or samples, or is longer than it shall become.
+    """
+    before.require(**{name: facts[name] for name in _MUST_AGREE})
+    if "row_order" in before.facts or sorted(selection.index.shards) != selection.index.shards:
+        before.require(row_order=facts["row_order"])  # not known of runs begun when rows were numbered by path
+    number = before.position // config.batch_size
+    if number > steps:
+        raise CheckpointError(
+            f"{config.out}: is at sample {before.position}, beyond the {steps * config.batch_size} of --epochs "
+            f"{config.epochs:g}; give more epochs"
+        )
+    return number
+
+
+def _optimizer(
+    config: FitConfig, start: Start, model: torch.nn.Module, before: checkpoint.Checkpoint | None
+) -> tuple[torch.optim.Optimizer, list[float]]:
+    """The optimizer, as the checkpoint left it, and the peak of each group's learning rate."""
+    decay = OPTIMIZERS[config.optimizer].weight_decay if config.weight_decay is None else config.weight_decay
+    groups = parameter_groups(model, start.lr, start.body_factor, decay)
+    peaks = [float(group["lr"]) for group in groups]
+    optimizer = create_optimizer(config.optimizer, groups)
+    if before:
+        decays = [group["weight_decay"] for group in optimizer.param_groups]
+        optimizer.load_state_dict(before.optimizer())
+        for group, decay_now in zip(optimizer.param_groups, decays, strict=True):  # it brings its own
+            group["weight_decay"] = decay_now
+    return optimizer, peaks
 
 
 def _checkpoint_to_resume(run: Path, resume: bool) -> checkpoint.Checkpoint | None:
