@@ -57,7 +57,7 @@ class Estimate:
 
 def estimates(figures: Named, counts: Sequence[Counts], groups: NDArray[np.object_]) -> dict[str, Estimate]:
     """Figure -> mean over seeds. `counts`: S of [N, F, 3]; `groups`: [N]."""
-    return _summary(figures, *_values(figures, counts, groups), _showing(figures, counts[0], groups))
+    return _summary(figures, *_values(figures, counts, groups), _showing(figures, counts[0], groups), lowest=0.0)
 
 
 def differences(
@@ -82,14 +82,19 @@ def _values(
 
 
 def _summary(
-    figures: Named, whole: NDArray[np.float64], drawn: NDArray[np.float64], showing: NDArray[np.int64]
+    figures: Named,
+    whole: NDArray[np.float64],
+    drawn: NDArray[np.float64],
+    showing: NDArray[np.int64],
+    lowest: float = -1.0,
 ) -> dict[str, Estimate]:
+    """Shares lie in 0..1, and their differences in -1..1: what is widened stays within."""
     seeds = len(whole)
     chosen = _drawn_seeds(seeds, drawn.shape[1])
     mixed = drawn[chosen, np.arange(drawn.shape[1])].mean(0)  # [S, D, F'] by [S, D] -> [D, F']
     if seeds > 1:
         all_seeds = drawn.mean(0)
-        mixed = all_seeds + np.sqrt(seeds / (seeds - 1)) * (mixed - all_seeds)
+        mixed = np.clip(all_seeds + np.sqrt(seeds / (seeds - 1)) * (mixed - all_seeds), lowest, 1.0)
     found = {}
     for number, name in enumerate(figures.names):
         value = optional(float(whole[:, number].mean()))

@@ -71,6 +71,14 @@ def test_draws_of_seeds_vary_as_means_of_seeds_do() -> None:
     assert widths.mean() == pytest.approx(1.69 * spread, rel=0.15)
 
 
+def test_a_share_is_never_below_nothing() -> None:
+    seeds = [counted(np.full(40, hits)) for hits in (0, 0, 300)]
+    interval = estimates(Share(), seeds, groups(20, 2))["share"].interval
+    assert interval == pytest.approx((0.0, 0.1 + 0.2 * 1.5**0.5))
+    below = differences(Share(), seeds, [counted(np.full(40, 0))] * 3, groups(20, 2))["share"].interval
+    assert below is not None and below[0] == pytest.approx(-interval[1]) and below[1] > 0
+
+
 def test_recordings_that_do_not_show_a_thing_do_not_count() -> None:
     counts = counted(np.full(40, 100))
     counts[18:] = 0  # 9 of 20 groups show it
