@@ -59,8 +59,10 @@ def patches_of(
     if refine == "none":
         return [[] for _ in loaded]
     limit = SMALL if refine == "auto" else float("inf")
+    hand = hand_classes(network.task)
+    # By the likeliest of all classes, although `decide` adds them up first: that finds more hands to look at.
     boxes = [
-        crop_boxes(hands_seen(coarse, fold, network.task), part.size, network.rule.size, limit)
+        crop_boxes(hand[fold[coarse[:, ::_STEP, ::_STEP].argmax(0)]], part.size, network.rule.size, limit)
         for part, coarse in zip(loaded, logits, strict=True)
     ]
     side = network.rule.size
@@ -76,13 +78,6 @@ def patches_of(
         [Patch(box, _inner(box, part.size), next(answers)) for box in own]
         for part, own in zip(loaded, boxes, strict=True)
     ]
-
-
-def hands_seen(coarse: NDArray[np.float32], fold: NDArray[np.uint8], task: Task) -> NDArray[np.bool_]:
-    """Where the coarse answer is a hand: bool, every `_STEP`th row and column of logits float32 [K, h, w]."""
-    some = coarse[:, ::_STEP, ::_STEP]
-    answer, _ = decide(some, (some.shape[2], some.shape[1]), fold)
-    return hand_classes(task)[answer]
 
 
 def hand_classes(task: Task) -> NDArray[np.bool_]:

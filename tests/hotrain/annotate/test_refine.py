@@ -13,10 +13,9 @@ from drawn import ColorNetwork, paint, tree_bytes, write_image
 from numpy.typing import NDArray
 from PIL import Image
 
-from hodata.labels import TASKS
 from hotrain.annotate.inputs import find_frames
 from hotrain.annotate.pipeline import AnnotateConfig, annotate
-from hotrain.annotate.refine import crop_boxes, hands_seen
+from hotrain.annotate.refine import crop_boxes
 
 
 class Blurred(ColorNetwork):
@@ -27,17 +26,6 @@ class Blurred(ColorNetwork):
         batch, classes, height, width = full.shape
         cells = full[:, :, : height // 4 * 4, : width // 4 * 4].reshape(batch, classes, height // 4, 4, width // 4, 4)
         return cells.mean((3, 5)).repeat(4, 2).repeat(4, 3)
-
-
-def test_hands_are_looked_for_where_the_answer_has_them() -> None:
-    """Hand and arm, each less likely than background and together likelier: a hand where it counts with its arm."""
-    task = TASKS["hand-object"]
-    shares = {"background": 0.4, "hand": 0.3, "arm": 0.3, "object": 0.01}
-    logits = np.log(np.array([shares[name] for name in task.classes], np.float32))
-    coarse = np.repeat(np.repeat(logits[:, None, None], 12, 1), 17, 2)
-    for extent, seen in (("wrist", False), ("arm", True)):
-        found = hands_seen(coarse, task.fold(extent), task)
-        assert found.shape == (3, 5) and (found == seen).all()
 
 
 def small_hand() -> NDArray[np.uint8]:
