@@ -156,7 +156,7 @@ def camera_of(plot: Plot, number: int) -> tuple[Array, Array]:
         eye = middle + rng.uniform(0.53, 0.83) * (flat + np.sin(e) * UP)
         T = look_at(eye, middle + rng.normal(0, 0.02, 3), roll=rng.normal(0, 0.04))
         # A real camera's middle is never far off; readers tell resized pictures by it.
-        focal, x, y = rng.uniform(605, 625), *np.clip((rng.normal(0, 6), rng.normal(0, 5)), -18, 18)
+        focal, x, y = rng.uniform(605, 625), *np.clip((rng.normal(0, 6), rng.normal(0, 5)), (-26, -19), (26, 19))
         K = intrinsics(focal, (640, 480), (320 + x, 240 + y))
         hidden = float(np.mean([_hidden(world, T, K) for world in worlds]))
         if hidden < least:
