@@ -184,9 +184,13 @@ def _end_now(error: BaseException) -> NoReturn:
     """Say why, and end this process without Python's own clean-up, which leaves the group too."""
     words = in_words(error) if isinstance(error, Exception) else None
     told = words or "".join(traceback.format_exception(error)).rstrip()
-    print(f"error (rank {os.environ.get('RANK')}): {plain(told)}", file=sys.stderr, flush=True)
+    _tell(told)
     sys.stdout.flush()
     os._exit(getattr(error, "exit_code", 1))
+
+
+def _tell(words: str) -> None:
+    print(f"error (rank {os.environ.get('RANK')}): {plain(words)}", file=sys.stderr, flush=True)
 
 
 def processes_wanted(device: str) -> int:
@@ -245,5 +249,5 @@ def _in_child(work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         words = in_words(error)
         if words is None:
             raise
-        print(f"error (rank {os.environ.get('RANK')}): {plain(words)}", file=sys.stderr, flush=True)
+        _tell(words)
         raise SystemExit(getattr(error, "exit_code", 1)) from None

@@ -136,7 +136,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
                 checkpoint.remove_old(run)
 
     losses: list[float] = []
-    begun = number
+    early = number + -(-_EARLY // config.accumulation)
     saved_at = time.monotonic()
     # Loading processes are forked first: TensorBoard and the progress bar have threads.
     with (
@@ -183,7 +183,7 @@ def _fit(config: FitConfig, resume: bool, device: torch.device, stop: StopSignal
             if saves or logs:
                 told += step.settle()
             losses += told
-            if (number - begun) * config.accumulation >= _EARLY > (number - begun - 1) * config.accumulation:
+            if number == early:
                 _say_if_late(batches, config.workers, bar)
             bar.advance(config.batch_size, **({"loss": told[-1]} if told else {}))
             if logs:

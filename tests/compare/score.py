@@ -9,14 +9,13 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-import hodata
-import hotrain
 from compare.data import Drawn
 from compare.truth import FullTruth, kinds_seen
 from hodata.labels import TASKS, Task
@@ -27,6 +26,13 @@ if TYPE_CHECKING:
     from hotrain.predict import NetworkPredictor
 
 TASK = TASKS["hand-object"]
+# What answers and counts are made by.
+_COUNTING = (
+    *("hodata.labels", "hodata.shards.png", "hotrain.evaluate", "hotrain.predict", "hotrain.input_rule"),
+    *("hotrain.model", "hotrain.learning.augment", "hotrain.loading.data", "hotrain.scoring.boundary"),
+    *("hotrain.scoring.figures", "hotrain.scoring.hand_regions", "hotrain.scoring.metrics"),
+    *("hotrain.scoring.sample_counts", "compare.score", "compare.truth"),
+)
 
 
 @dataclass(frozen=True)
@@ -97,16 +103,7 @@ def stamp_of(weights: Path, data: str) -> str:
 
 
 def _counting_code() -> list[Path]:
-    here = {"hodata": hodata, "hotrain": hotrain}
-    names = (
-        *("hodata/labels", "hodata/shards/png", "hotrain/evaluate", "hotrain/predict", "hotrain/input_rule"),
-        *("hotrain/model", "hotrain/learning/augment", "hotrain/loading/data", "hotrain/scoring/boundary"),
-        *("hotrain/scoring/figures", "hotrain/scoring/hand_regions", "hotrain/scoring/metrics"),
-        "hotrain/scoring/sample_counts",
-    )
-    parts = [name.split("/", 1) for name in names]
-    modules = [Path(here[package].__file__).parent / f"{rest}.py" for package, rest in parts]
-    return [*modules, *(Path(__file__).with_name(name) for name in ("score.py", "truth.py"))]
+    return [Path(str(spec.origin)) for spec in map(find_spec, _COUNTING) if spec is not None]
 
 
 def _stamp_in(path: Path) -> str:

@@ -74,7 +74,7 @@ def test_draws_of_seeds_vary_as_means_of_seeds_do() -> None:
 def test_a_share_is_never_below_nothing() -> None:
     seeds = [counted(np.full(40, hits)) for hits in (0, 0, 300)]
     interval = estimates(Share(), seeds, groups(20, 2))["share"].interval
-    assert interval == pytest.approx((0.0, 0.1 + 0.2 * 1.5**0.5))
+    assert interval is not None and interval == pytest.approx((0.0, 0.1 + 0.2 * 1.5**0.5))
     below = differences(Share(), seeds, [counted(np.full(40, 0))] * 3, groups(20, 2))["share"].interval
     assert below is not None and below[0] == pytest.approx(-interval[1]) and below[1] > 0
 

@@ -184,6 +184,7 @@ def test_scores_of_other_weights_pictures_or_code_are_not_taken(
     assert len(set(stamps)) == 4 and score.stamp_of(weights, "pictures") == stamps[3]
     monkeypatch.undo()
     names = {path.name for path in score._counting_code()}
+    assert len(names) == len(score._COUNTING)
     assert {"figures.py", "metrics.py", "evaluate.py", "predict.py", "score.py", "truth.py"} <= names
 
 
